@@ -1,0 +1,299 @@
+"""``config/models.yaml`` as typed data. Every mistake is reported at once, with its path in the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from model_gateway.money import MAX_LIMIT_USD, nano_from_usd
+
+
+class ConfigError(Exception):
+    """The config can't be used; ``problems`` lists every mistake as ``path: what is wrong``."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source}: {len(problems)} problem(s)\n{lines}")
+
+
+def _decimal(value: Any) -> Any:
+    """Numbers come as decimals or text from YAML; a float has lost its digits already."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")  # noqa: TRY004 - pydantic turns ValueError into a report
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            raise ValueError("expected a number") from None
+    return value
+
+
+Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,127}$")]
+AgentName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,55}$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelRow(_Section):
+    """One model: who serves it, what it costs, how much of it may run at once."""
+
+    provider: str
+    engine: str = Field("", description="the provider's name for the model; default: the row's name")
+    input_cost: Amount | None = Field(None, description="USD per input token")
+    output_cost: Amount | None = Field(None, description="USD per output token")
+    cached_input_cost: Amount | None = Field(None, description="USD per cached input token")
+    free: bool = Field(False, description="costs nothing, and says so on purpose")
+    max_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(4096, description="output tokens at most")
+    timeout: Seconds = Field(60.0, description="seconds for one call, from send to last byte")
+    api_base: str = Field("", pattern=r"^(https?://.+)?$", description="an OpenAI-compatible server")
+    api_key_env: EnvName | None = Field(None, description="the variable that holds the key")
+    transport: Literal["http", "sdk"] = "http"
+    max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = Field(
+        "", description="the field in which an unset output bound is sent"
+    )
+    reserve: Literal["bound", "estimate"] = "bound"
+    image_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+        50_000, description="input tokens that one image is reserved at"
+    )
+    max_concurrency: Annotated[int, Field(gt=0, le=65_536)] = Field(256, description="calls per process")
+    queue_timeout: Seconds = Field(10.0, description="seconds to wait for a free call")
+    options: dict[str, Any] = Field(default_factory=dict, description="the provider's own settings")
+
+
+class Budget(_Section):
+    """The gateway's daily budget, in UTC days."""
+
+    daily_limit_usd: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=MAX_LIMIT_USD)] = Decimal(20)
+    hard_stop: bool = True
+    warning_threshold: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=1)] = Decimal("0.8")
+
+    @property
+    def limit_nano(self) -> int:
+        """The daily limit in nano-dollars."""
+        return nano_from_usd(self.daily_limit_usd)
+
+    @property
+    def warning_nano(self) -> int:
+        """Settled and reserved nano-dollars past which the warning is written."""
+        return nano_from_usd(self.daily_limit_usd * self.warning_threshold)
+
+
+class Agent(_Section):
+    """A program that publishes to the stream itself, with a secret of its own."""
+
+    secret_env: EnvName
+    isolated: bool = False
+
+
+class Redelivery(_Section):
+    """What happens after a crash."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="deliveries of an entry that never got as far as admission, then dead-letter"
+    )
+
+
+class Worker(_Section):
+    """One worker process."""
+
+    slots: Annotated[int, Field(gt=0, le=65_536)] = 512
+    max_parked: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        2048, description="requests that wait for a busy deployment without holding a slot"
+    )
+    lease_seconds: Seconds = 30.0
+    drain_seconds: Seconds | None = Field(None, description="default: the longest model timeout + 5")
+
+
+class Span(_Section):
+    """How much of a stream is kept: seconds and bytes, whichever ends first; never what is still needed."""
+
+    seconds: Annotated[int, Field(gt=0)]
+    bytes: Annotated[int, Field(gt=0)]
+
+
+class Retention(_Section):
+    """How long streams are kept."""
+
+    requests: Span = Span(seconds=24 * 3600, bytes=512 * 2**20)
+    replies: Span = Span(seconds=3600, bytes=512 * 2**20)
+    events: Span = Span(seconds=35 * 86_400, bytes=2**30)
+    dedupe_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = Field(
+        3600, description="how long a repeated id is recognised, and how old an envelope may be"
+    )
+
+
+class Queue(_Section):
+    """The request stream's bound."""
+
+    max_depth: Annotated[int, Field(gt=0)] = 10_000
+
+
+class Limits(_Section):
+    """What one client may send."""
+
+    body_bytes: Annotated[int, Field(gt=0, le=2**30)] = 20 * 2**20
+    connections: Annotated[int, Field(gt=0)] = 4096
+    choices: Annotated[int, Field(gt=0, le=128)] = Field(16, description="the largest n")
+    read_seconds: Seconds = Field(30.0, description="time to send a request's header and body")
+
+
+class Metrics(_Section):
+    """Who may read /metrics."""
+
+    token: EnvName | None = Field(None, description="the variable with the bearer token; open without one")
+
+
+class GatewayConfig(_Section):
+    """The whole file."""
+
+    models: dict[Name, ModelRow] = Field(min_length=1)
+    defaults: dict[Name, str] = Field(default_factory=dict)
+    budget: Budget = Budget()
+    agents: dict[AgentName, Agent] = Field(default_factory=dict)
+    worker: Worker = Worker()
+    redelivery: Redelivery = Redelivery()
+    queue: Queue = Queue()
+    retention: Retention = Retention()
+    limits: Limits = Limits()
+    metrics: Metrics = Metrics()
+
+    def resolve(self, name: str) -> str | None:
+        """The model that a model's or a task's name stands for; None when there is none."""
+        if name in self.models:
+            return name
+        return self.defaults.get(name)
+
+    @property
+    def longest_timeout(self) -> float:
+        """Seconds of the slowest model's timeout."""
+        return max(row.timeout for row in self.models.values())
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long a stopping worker lets its requests finish."""
+        return self.worker.drain_seconds or self.longest_timeout + 5
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a number keeps its digits and a key may stand once."""
+
+
+def _construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    try:
+        return Decimal(node.value.replace("_", ""))
+    except InvalidOperation:  # .inf, .nan and sexagesimals
+        return loader.construct_yaml_float(node)
+
+
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if isinstance(key, Hashable) and key in seen:
+            line = key_node.start_mark.line + 1
+            raise yaml.constructor.ConstructorError(problem=f"line {line}: {key!r} stands twice")
+        seen.add(key)
+    loader.flatten_mapping(node)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_decimal)
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def parse_config(text: str, source: str = "config") -> GatewayConfig:
+    """The config out of YAML text.
+
+    Raises:
+        ConfigError: with every mistake, not only the first.
+    """
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(source, [f"not YAML: {error}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError(source, ["expected a mapping with 'models' at the top"])
+    try:
+        config = GatewayConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(source, [_problem(item) for item in error.errors()] + _references(data)) from None
+    problems = _references(data) + _agents(config)
+    if problems:
+        raise ConfigError(source, problems)
+    return config
+
+
+def load_config(path: str | Path) -> GatewayConfig:
+    """The config out of a file.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"can't be read: {error}"]) from None
+    return parse_config(text, str(path))
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown setting" + _nearest(error["loc"])
+    elif error["type"] == "missing":
+        message = "is missing"
+    return f"{path}: {message}"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"models": ModelRow, "agents": Agent}
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    """``; did you mean ...`` for a misspelt setting."""
+    section = _SECTIONS.get(str(location[0])) if len(location) > 1 else GatewayConfig
+    if section is None:
+        annotation = GatewayConfig.model_fields[str(location[0])].annotation
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    names = list(section.model_fields) if section else []
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _references(data: dict[str, Any]) -> list[str]:
+    """Tasks that name no model, or that hide one."""
+    models, defaults = data.get("models"), data.get("defaults")
+    if not isinstance(models, dict) or not isinstance(defaults, dict):
+        return []
+    unknown = [
+        f"defaults.{task}: there is no model '{model}'" for task, model in defaults.items() if model not in models
+    ]
+    hidden = [f"defaults.{task}: a model has this name already" for task in defaults if task in models]
+    return unknown + hidden
+
+
+def _agents(config: GatewayConfig) -> list[str]:
+    """Agents whose secrets would be one and the same, and what can't be served yet."""
+    problems: list[str] = []
+    owners: dict[str, str] = {}
+    for name, agent in config.agents.items():
+        other = owners.setdefault(agent.secret_env, name)
+        if other != name:
+            problems.append(f"agents.{name}.secret_env: agent '{other}' uses {agent.secret_env} already")
+        if agent.isolated:
+            problems.append(f"agents.{name}.isolated: needs the ingress forwarder, which is not built yet")
+    return problems
