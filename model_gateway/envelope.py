@@ -152,9 +152,7 @@ def _envelope(values: dict[str, bytes], sender: str) -> Envelope:
     principal = texts["principal"]
     if not _may_speak_for(sender, principal):
         raise BadEnvelopeError("not this sender's principal", sender=sender, request_id=reply_to)
-    return Envelope(
-        sender, principal, texts["id"], texts["op"], texts["model"], int(texts["ts"]), values["body"]
-    )
+    return Envelope(sender, principal, texts["id"], texts["op"], texts["model"], int(texts["ts"]), values["body"])
 
 
 def _may_speak_for(sender: str, principal: str) -> bool:

@@ -100,9 +100,7 @@ class GatewayError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def json(self) -> bytes:
         """The error in OpenAI's shape, as UTF-8 JSON."""

@@ -221,7 +221,7 @@ def verify_stream(
         request_body: if given, the first chunk must carry its digest.
     """
     previous, final, count = request_id, False, 0
-    for count, chunk in enumerate(chunks, start=1):  # noqa: B007 - the count is read after the loop
+    for count, chunk in enumerate(chunks, start=1):
         text = _bytes(chunk)
         signature, reason = _unseal(text, "x_signature", _secrets(secret))
         if not reason:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -30,8 +29,3 @@ def _encoding(name: str) -> Encoding:
 def count_tokens(text: str, model: str) -> int:
     """Tokens in ``text``; special tokens count as plain text."""
     return len(_encoding(encoding_name(model)).encode_ordinary(text))
-
-
-def count_messages(texts: Iterable[str], model: str) -> int:
-    """Tokens in the texts of a chat, each with the template's overhead."""
-    return sum(count_tokens(text, model) + MESSAGE_OVERHEAD for text in texts)

@@ -43,7 +43,11 @@ class ProviderFactory:
 
     @classmethod
     def create(
-        cls, name: str, row: ModelRow, http: aiohttp.ClientSession, environment: Mapping[str, str] = os.environ
+        cls,
+        name: str,
+        row: ModelRow,
+        http: aiohttp.ClientSession,
+        environment: Mapping[str, str] = os.environ,
     ) -> ProviderInterface:
         """The provider of the row ``name``."""
         settings = ProviderSettings(

@@ -43,16 +43,21 @@ class ProviderSettings:
 class ProviderInterface(ABC):
     """One deployment of one provider.
 
-    The gateway makes one attempt per call: a provider never retries. Errors are ``GatewayError``; one
-    with ``billed=False`` (an HTTP error status, a connection that failed) costs nothing, every other exception is
-    charged as unknown, since the provider may have been paid.
+    The gateway makes one attempt per call: a provider never retries. Errors are ``GatewayError``;
+    one with ``billed=False`` (an HTTP error status, a connection that failed) costs nothing, every other
+    exception is charged as unknown, since the provider may have been paid.
     """
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or ProviderSettings()
 
+    @property
+    def max_tokens_field(self) -> str:
+        """The field of the request in which the gateway sends an output bound that the client left unset."""
+        return self.settings.max_tokens_field or "max_tokens"
+
     @abstractmethod
-    async def complete(self, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> JSONObject:
+    async def complete(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> JSONObject:
         """One whole chat completion. ``kwargs`` are the request's other fields, passed through.
 
         Raises:
@@ -60,7 +65,7 @@ class ProviderInterface(ABC):
         """
 
     @abstractmethod
-    def stream(self, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> AsyncIterator[JSONObject]:
+    def stream(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> AsyncIterator[JSONObject]:
         """The chunks of a streamed chat completion, the one with ``usage`` included; an async generator.
 
         A stream that ends without a ``finish_reason`` is taken as cut.

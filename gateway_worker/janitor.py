@@ -1,0 +1,103 @@
+"""Trimming, by id and never by count: what is unread, pending or not yet old enough stays."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from model_gateway.clock import Clock
+from model_gateway.scripts import AWAY
+from model_gateway.settings import Retention, Span
+from model_gateway.streams import Keys
+
+_log = structlog.get_logger(__name__)
+PERIOD_SECONDS: Final = 30.0
+_PAGE: Final = 1_000
+_MAX_PAGES: Final = 200
+_WINDOW_MS: Final = 2 * 86_400_000
+"""Events of the open window, and of the one before it that may still settle, are the ledger's journal."""
+
+
+class Janitor:
+    """Keeps the streams within their retention; one worker at a time."""
+
+    def __init__(self, redis: Redis, keys: Keys, retention: Retention, clock: Clock, name: str) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._retention = retention
+        self._clock = clock
+        self._name = name
+
+    async def run(self) -> None:
+        """Sweep every half minute, until cancelled."""
+        while True:
+            try:
+                if await self._my_turn():
+                    await self.sweep()
+            except (*AWAY, ResponseError) as error:
+                _log.warning("janitor.skipped", error=str(error)[:200])
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    async def _my_turn(self) -> bool:
+        """A lock that runs out before the next sweep."""
+        ttl = int(PERIOD_SECONDS * 900)
+        return bool(await self._redis.set(self._keys.epoch + ":janitor", self._name, nx=True, px=ttl))
+
+    async def sweep(self) -> None:
+        """Trim what may go; past a byte budget that trimming can't meet, new work is refused."""
+        now = self._clock.now_ms()
+        full = await self._trim(self._keys.requests, self._retention.requests, now)
+        full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
+        if full:
+            await self._redis.set(self._keys.full, "1", px=int(PERIOD_SECONDS * 2_500))
+            _log.error("janitor.storage_full", todo="raise retention.*.bytes, or let consumers catch up")
+        else:
+            await self._redis.delete(self._keys.full)
+
+    async def _trim(self, stream: str, span: Span, now: int, *, keep_ms: int = 0) -> bool:
+        """Trim one stream by time, then by bytes. Returns whether it is still past its bytes."""
+        floor = await self._needed_from(stream)
+        if keep_ms:
+            floor = min(floor, (now - keep_ms, 0))
+        await self._cut(stream, min(floor, (now - span.seconds * 1000, 0)))
+        for _ in range(_MAX_PAGES):
+            if await self._bytes(stream) <= span.bytes:
+                return False
+            page: Any = await self._redis.xrange(stream, count=_PAGE)
+            if not page or place(page[0][0]) >= floor:
+                return bool(page)
+            await self._cut(stream, min(floor, _next(place(page[-1][0]))))
+        return True
+
+    async def _bytes(self, stream: str) -> int:
+        return int(await self._redis.memory_usage(stream) or 0)
+
+    async def _cut(self, stream: str, before: tuple[int, int]) -> None:
+        if before > (0, 0):
+            await self._redis.xtrim(stream, minid=f"{before[0]}-{before[1]}", approximate=False)
+
+    async def _needed_from(self, stream: str) -> tuple[int, int]:
+        """The oldest entry that a group has not read or not acknowledged."""
+        floor = (2**63, 0)
+        if not await self._redis.exists(stream):
+            return floor
+        for group in await self._redis.xinfo_groups(stream):
+            floor = min(floor, _next(place(group["last-delivered-id"])))
+            pending: Any = await self._redis.xpending(stream, group["name"])
+            if pending["min"]:
+                floor = min(floor, place(pending["min"]))
+        return floor
+
+
+def place(entry: bytes) -> tuple[int, int]:
+    """A stream id as numbers, to compare."""
+    time, _, number = entry.decode().partition("-")
+    return int(time), int(number)
+
+
+def _next(at: tuple[int, int]) -> tuple[int, int]:
+    return at[0], at[1] + 1

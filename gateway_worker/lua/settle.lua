@@ -1,0 +1,53 @@
+-- Settle a running request: money, the end of the reply, the terminal event, metrics and XACK, or nothing at all.
+--
+-- KEYS: see request.lua
+-- args: see request.lua; besides: id, state (done|failed|cancelled), attempt, cost (nano-dollars), unknown ('1': the
+--   provider may have been paid and nobody knows how much: the reservation is the cost), unknown_reason,
+--   input_tokens, output_tokens, bucket and latency_ms (of the histogram), fields (of the terminal event), window
+-- returns: {'settled'} | {'already'} (by this token: the answer was lost) | {'stale'} | {'missing'} (charged as unknown)
+
+local base = cjson.decode(a.base)
+
+local function terminal(cost)
+  local fields = { 'attempt', a.attempt, 'window', rec.window or a.window, 'usd_nano', cost, 'usd', usd(cost) }
+  for _, value in ipairs(a.fields) do
+    fields[#fields + 1] = value
+  end
+  return fields
+end
+
+if not rec.state then
+  -- Redis lost the record. What was spent is still spent.
+  local held = reservation() or { window = a.window, amount = '0', scopes = a.scope_names }
+  local cost = a.unknown == '1' and a.amount or a.cost
+  charge_unknown(held, base, a.attempt, cost, 'record_missing')
+  finish('failed', terminal('0'))
+  return { 'missing' }
+end
+if rec.token ~= a.token then
+  return { 'stale' }
+end
+if rec.state ~= 'running' then
+  return { 'already' }
+end
+
+local held, cost = reservation(), a.cost
+if held and a.unknown == '1' then
+  charge_unknown(held, base, a.attempt, held.amount, a.unknown_reason)
+  cost = '0'
+elseif held then
+  local over = charge(held, cost)
+  count_spend(held.window, a.model, cost, a.input_tokens, a.output_tokens)
+  if over ~= '0' then
+    event(EVENTS, 'model.budget.overrun', base, {
+      'attempt', a.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
+      'usd_nano', over, 'usd', usd(over),
+    })
+  end
+end
+local window = held and held.window or rec.window or a.window
+redis.call('HINCRBY', SPEND, window .. '|requests|' .. a.model, 1)
+redis.call('HINCRBY', COUNTERS, 'latency|' .. a.bucket .. '|' .. a.model, 1)
+redis.call('HINCRBY', COUNTERS, 'latency_ms|' .. a.model, a.latency_ms)
+finish(a.state, terminal(cost))
+return { 'settled' }

@@ -1,0 +1,342 @@
+"""Delivery: slots, reads, leases, reclaim, cancellations, drain. What a request is, is the handler's business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from gateway_worker.transitions import RUNNING_TTL_MS
+from model_gateway.errors import GatewayError
+from model_gateway.scripts import AWAY, Scripts, load_script
+from model_gateway.settings import GatewayConfig
+from model_gateway.streams import GROUP, Keys
+from model_gateway.tasks import end
+
+_log = structlog.get_logger(__name__)
+_RENEW: Final = load_script("gateway_worker", "renew", "model_gateway:prelude", allow_oom=True)
+
+BLOCK_MS: Final = 1_000
+_RENEW_BATCH: Final = 100
+_CONTROL_COUNT: Final = 500
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 2.0
+
+
+class Slots:
+    """How many requests are in hand; those that wait for a busy deployment are parked beside it."""
+
+    def __init__(self, limit: int, max_parked: int) -> None:
+        self.limit = limit
+        self.in_use = 0
+        self.parked = 0
+        self._max_parked = max_parked
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return max(0, self.limit - self.in_use)
+
+    async def wait_free(self) -> None:
+        """Wait for a free slot, or for ``wake``."""
+        await self._free.wait()
+
+    def wake(self) -> None:
+        """End the wait for a free slot: there is something else to look at."""
+        self._free.set()
+
+    def take(self) -> None:
+        """One slot, for a delivery."""
+        self.in_use += 1
+        self._signal()
+
+    def give_back(self) -> None:
+        """One slot less in use."""
+        self.in_use -= 1
+        self._signal()
+
+    @contextmanager
+    def park(self) -> Iterator[bool]:
+        """Wait without a slot; false where too many do. Coming back may put ``in_use`` over the limit for a moment."""
+        if self.parked >= self._max_parked:
+            yield False
+            return
+        self.parked += 1
+        self.give_back()
+        try:
+            yield True
+        finally:
+            self.parked -= 1
+            self.take()
+
+    def _signal(self) -> None:
+        if self.free:
+            self._free.set()
+        else:
+            self._free.clear()
+
+
+class Delivery:
+    """One entry in this worker's hands.
+
+    Attributes:
+        entry: its id on the request stream.
+        fields: as read.
+        count: how often it was delivered, this time included.
+        slots: to park in.
+        cancelled: somebody asked for it to stop.
+    """
+
+    def __init__(self, entry: str, fields: Mapping[bytes, bytes], count: int, slots: Slots) -> None:
+        self.entry = entry
+        self.fields = fields
+        self.count = count
+        self.slots = slots
+        self.cancelled = False
+        self.owner = ""
+        self.record = ""
+        self.token = ""
+        self.task: asyncio.Task[None] | None = None
+        self._on_cancel: Callable[[], object] = lambda: None
+
+    def identify(self, owner: str, record: str) -> None:
+        """Say whose request this is, so that a cancellation finds it."""
+        self.owner, self.record = owner, record
+
+    def admitted(self, token: str) -> None:
+        """From now on the lease goes by the fence token."""
+        self.token = token
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call this when the request is cancelled; at once if it is already."""
+        self._on_cancel = callback
+        if self.cancelled:
+            callback()
+
+    def cancel(self) -> None:
+        """Stop the request's call; what was generated is settled."""
+        self.cancelled = True
+        self._on_cancel()
+
+    def lose(self) -> None:
+        """The lease is another's: drop everything."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+
+
+class Worker:
+    """Takes entries off the request stream and keeps their leases until they are handled."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys, config: GatewayConfig, name: str) -> None:
+        """``redis`` must allow answers to take longer than ``BLOCK_MS``."""
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+        self._name = name
+        self._lease = config.worker.lease_seconds
+        self._drain_seconds = config.drain_seconds
+        self.slots = Slots(config.worker.slots, config.worker.max_parked)
+        self._hands: dict[str, Delivery] = {}
+        self._stopping = asyncio.Event()
+        self._connected_at: float | None = None
+
+    async def run(self, handler: Handler) -> None:
+        """Work until ``stop``, then finish what runs within the drain time; the rest is left for reclaim."""
+        reader = asyncio.create_task(self._read(handler), name="read")
+        upkeep = [
+            asyncio.create_task(loop, name=name)
+            for name, loop in (
+                ("renew", self._renew()),
+                ("reclaim", self._reclaim(handler)),
+                ("control", self._listen()),
+            )
+        ]
+        try:
+            await reader
+            await self._drain()
+        finally:
+            await end(reader, *upkeep)
+
+    def stop(self) -> None:
+        """Take nothing new."""
+        self._stopping.set()
+        self.slots.wake()
+
+    # -- taking
+
+    async def _read(self, handler: Handler) -> None:
+        delay = _FIRST_DELAY
+        while not self._stopping.is_set():
+            await self.slots.wait_free()
+            try:
+                if self._connected_at is None:
+                    await self._join()
+                found: Any = await self._redis.xreadgroup(
+                    GROUP,
+                    self._name,
+                    {self._keys.requests: ">"},
+                    count=max(1, self.slots.free),
+                    block=BLOCK_MS,
+                )
+                delay = _FIRST_DELAY
+            except (*AWAY, ResponseError) as error:
+                self._note_away(error)
+                await self._pause(delay)
+                delay = min(delay * 2, _LONGEST_DELAY)
+                continue
+            for _, entries in found or ():
+                for entry, fields in entries:
+                    self._start(handler, entry.decode(), fields, 1)
+
+    async def _join(self) -> None:
+        """Make the group if it is not there: on a new Redis, or one that came back empty."""
+        try:
+            await self._redis.xgroup_create(self._keys.requests, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._connected_at = asyncio.get_running_loop().time()
+        _log.info("worker.connected", worker=self._name)
+
+    def _note_away(self, error: Exception) -> None:
+        if self._connected_at is not None or not isinstance(error, AWAY):
+            _log.warning("worker.redis_away", worker=self._name, error=str(error)[:200])
+        self._connected_at = None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not past a stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _start(self, handler: Handler, entry: str, fields: Mapping[bytes, bytes] | None, count: int) -> None:
+        if entry in self._hands:
+            return
+        delivery = Delivery(entry, fields or {}, count, self.slots)
+        self._hands[entry] = delivery
+        self.slots.take()
+        delivery.task = asyncio.create_task(self._handle(handler, delivery), name=f"request {entry}")
+
+    async def _handle(self, handler: Handler, delivery: Delivery) -> None:
+        try:
+            await handler(delivery)
+        except asyncio.CancelledError:
+            _log.warning("worker.let_go", entry=delivery.entry, worker=self._name)
+        except Exception:  # noqa: BLE001 - a bug in handling one request must not stop the others; its lease will expire
+            _log.exception("worker.failed", entry=delivery.entry, worker=self._name)
+        finally:
+            self._hands.pop(delivery.entry, None)
+            self.slots.give_back()
+
+    # -- leases
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            hands = list(self._hands.values())
+            for start in range(0, len(hands), _RENEW_BATCH):
+                await self._renew_some(hands[start : start + _RENEW_BATCH])
+
+    async def _renew_some(self, hands: list[Delivery]) -> None:
+        tokens = [delivery.token for delivery in hands]
+        args = {
+            "group": GROUP,
+            "consumer": self._name,
+            "entries": [delivery.entry for delivery in hands],
+            "tokens": tokens,
+            "running_ttl_ms": str(RUNNING_TTL_MS),
+        }
+        records = [delivery.record or self._keys.requests + ":none" for delivery in hands]
+        try:
+            kept = await self._scripts.call(_RENEW, [self._keys.requests, *records], args, within=self._lease / 3)
+        except (GatewayError, ResponseError) as error:
+            _log.warning("worker.not_renewed", worker=self._name, error=str(error)[:200])
+            return
+        for delivery, token, mine in zip(hands, tokens, kept, strict=True):
+            # A request that was admitted or settled meanwhile has not lost anything.
+            if not mine and delivery.token == token and delivery.entry in self._hands:
+                _log.warning("worker.lease_lost", entry=delivery.entry, worker=self._name)
+                delivery.lose()
+
+    # -- reclaim
+
+    async def _reclaim(self, handler: Handler) -> None:
+        while not self._stopping.is_set():
+            await asyncio.sleep(self._lease / 3)
+            try:
+                # Idle times ran on while Redis was away: give the owners one lease to renew.
+                if self._connected_for() > self._lease:
+                    await self._reclaim_expired(handler)
+            except (*AWAY, ResponseError, GatewayError) as error:
+                _log.warning("worker.not_reclaimed", worker=self._name, error=str(error)[:200])
+
+    def _connected_for(self) -> float:
+        if self._connected_at is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._connected_at
+
+    async def _reclaim_expired(self, handler: Handler) -> None:
+        idle = int(self._lease * 1000)
+        after = "-"
+        while self.slots.free and not self._stopping.is_set():
+            expired: Any = await self._redis.xpending_range(
+                self._keys.requests, GROUP, min=after, max="+", count=self.slots.free, idle=idle
+            )
+            if not expired:
+                return
+            counts = {item["message_id"]: int(item["times_delivered"]) + 1 for item in expired}
+            theirs = [entry for entry in counts if entry.decode() not in self._hands]
+            if theirs:
+                await self._claim(handler, theirs, counts, idle)
+            after = f"({expired[-1]['message_id'].decode()}"
+
+    async def _claim(self, handler: Handler, entries: list[bytes], counts: dict[bytes, int], idle: int) -> None:
+        claimed: Any = await self._redis.xclaim(
+            self._keys.requests, GROUP, self._name, min_idle_time=idle, message_ids=list(entries)
+        )
+        for entry, fields in claimed:
+            _log.info("worker.reclaimed", entry=entry.decode(), worker=self._name)
+            self._start(handler, entry.decode(), fields, counts[entry])
+
+    # -- cancellations
+
+    async def _listen(self) -> None:
+        after = b"0-0"
+        while True:
+            try:
+                found: Any = await self._redis.xread({self._keys.control: after}, count=_CONTROL_COUNT, block=BLOCK_MS)
+            except (*AWAY, ResponseError):
+                await asyncio.sleep(_LONGEST_DELAY)
+                continue
+            for _, entries in found or ():
+                for entry, fields in entries:
+                    after = entry
+                    self._cancel(fields)
+
+    def _cancel(self, fields: Mapping[bytes, bytes]) -> None:
+        owner = b"%b:%b" % (fields.get(b"principal", b""), fields.get(b"id", b""))
+        for delivery in self._hands.values():
+            if delivery.owner.encode() == owner:
+                delivery.cancel()
+
+    # -- drain
+
+    async def _drain(self) -> None:
+        tasks = [delivery.task for delivery in self._hands.values() if delivery.task is not None]
+        if not tasks:
+            return
+        _log.info("worker.draining", worker=self._name, requests=len(tasks))
+        _, left = await asyncio.wait(tasks, timeout=self._drain_seconds)
+        await end(*left)

@@ -1,0 +1,298 @@
+"""The client: requests onto the stream, replies off it. Front doors and agents use the same one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+from redis.asyncio import Redis
+
+from model_gateway.clock import Clock
+from model_gateway.envelope import Envelope, new_request_id
+from model_gateway.errors import GatewayError, error_from_body
+from model_gateway.replies import BLOCK_MS, Reply, ReplyReader
+from model_gateway.scripts import AWAY, COMMAND_TIMEOUT, Scripts, connect, load_script, unavailable
+from model_gateway.streams import GROUP, Keys
+
+_SUBMIT: Final = load_script("model_gateway", "submit", "model_gateway:prelude")
+_CANCEL: Final = load_script("model_gateway", "cancel", "model_gateway:prelude", allow_oom=True)
+_CONTROL_KEEP_MS: Final = 600_000
+_SUBMIT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What submitting goes by.
+
+    Attributes:
+        max_depth: requests in the queue past which a new one is refused.
+        queued_seconds: how long a record lives that no worker has taken up.
+    """
+
+    max_depth: int = 10_000
+    queued_seconds: int = 7 * 86_400
+
+
+class Exchange:
+    """One submitted request and its replies; leaving the ``async with`` stops listening, not the request."""
+
+    def __init__(
+        self,
+        request_id: str,
+        past: list[Reply],
+        queue: asyncio.Queue[Reply],
+        forget: Callable[[], None],
+        ask_to_cancel: Callable[[], Any],
+    ) -> None:
+        self.request_id = request_id
+        self._past = past
+        self._queue = queue
+        self._forget = forget
+        self._ask_to_cancel = ask_to_cancel
+        self._last = (0, 0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forget()
+
+    async def next(self, timeout: float) -> Reply:  # noqa: ASYNC109 - the caller's bound on one wait
+        """The next entry of the reply.
+
+        Raises:
+            TimeoutError: nothing came in ``timeout`` seconds.
+        """
+        while True:
+            reply = self.ready()
+            if reply is not None:
+                return reply
+            async with asyncio.timeout(timeout):
+                self._past.append(await self._queue.get())
+
+    def ready(self) -> Reply | None:
+        """The next entry if it is here already, else None."""
+        while self._past or not self._queue.empty():
+            reply = self._past.pop(0) if self._past else self._queue.get_nowait()
+            time, _, number = reply.entry.partition("-")
+            if (place := (int(time), int(number))) > self._last:
+                self._last = place
+                return reply
+        return None
+
+    async def cancel(self) -> None:
+        """Ask the workers to stop the request; what was generated is paid for."""
+        await self._ask_to_cancel()
+
+
+class StreamClient:
+    """Submits signed envelopes and hands out the replies."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        sender: str,
+        secret: str,
+        config: ClientSettings = ClientSettings(),
+        keys: Keys = Keys(),  # noqa: B008 - frozen
+        clock: Clock | None = None,
+    ) -> None:
+        self.keys = keys
+        self.redis: Redis = connect(redis_url)
+        self._clock = clock or Clock()
+        self.scripts = Scripts(self.redis, self._clock)
+        self._sender = sender
+        self._secret = secret
+        self._config = config
+        self._reading = connect(redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
+        self._reader = ReplyReader(self._reading, keys.replies(sender))
+
+    async def start(self) -> None:
+        """Begin to listen for replies.
+
+        Raises:
+            GatewayError: ``redis_unavailable``.
+        """
+        try:
+            await self._reader.start()
+        except AWAY as error:
+            raise unavailable() from error
+
+    async def close(self) -> None:
+        """Stop listening and let the connections go."""
+        await self._reader.close()
+        await self.scripts.close()
+        await self.redis.aclose()
+        await self._reading.aclose()
+
+    async def submit(
+        self,
+        *,
+        principal: str,
+        model: str,
+        body: bytes,
+        operation: str = "chat",
+        request_id: str | None = None,
+    ) -> Exchange:
+        """Put a request on the stream. A repeated id is answered with the replies it had.
+
+        Args:
+            principal: whose request it is.
+            model: a model's or a task's name; empty: the body's.
+            body: the request's JSON.
+            operation: ``chat``.
+            request_id: unique for the principal; made here if None.
+
+        Raises:
+            GatewayError: ``queue_full``, ``storage_full`` or ``redis_unavailable``.
+        """
+        now = self._clock.now_ms()
+        request_id = request_id or new_request_id(now)
+        envelope = Envelope(self._sender, principal, request_id, operation, model, now, body)
+        queue = self._reader.expect(request_id)
+        try:
+            past = await self._publish(envelope)
+        except BaseException:
+            self._reader.forget(request_id, queue)
+            raise
+        return Exchange(
+            request_id,
+            past,
+            queue,
+            lambda: self._reader.forget(request_id, queue),
+            lambda: self._cancel(principal, request_id),
+        )
+
+    async def _publish(self, envelope: Envelope) -> list[Reply]:
+        """Submit; the replies that are there already, for a repeated id."""
+        record = self.keys.record(envelope.principal, envelope.request_id)
+        fields = [part for pair in envelope.fields(self._secret).items() for part in pair]
+        answer = await self.scripts.call(
+            _SUBMIT,
+            [self.keys.requests, record, self.keys.full],
+            {
+                "group": GROUP,
+                "max_depth": str(self._config.max_depth),
+                "ttl_ms": str(self._config.queued_seconds * 1000),
+            },
+            *fields,
+            within=_SUBMIT_SECONDS,
+        )
+        match answer[0]:
+            case b"duplicate":
+                return await self._reader.since(envelope.request_id, answer[1].decode())
+            case b"busy":
+                raise GatewayError("queue_full", f"{answer[1]} requests wait already", retry_after=1)
+            case b"full":
+                raise GatewayError(
+                    "storage_full", "the streams are past their byte budget; see retention", retry_after=5
+                )
+        return []
+
+    async def _cancel(self, principal: str, request_id: str) -> None:
+        await self.scripts.call(
+            _CANCEL,
+            [self.keys.record(principal, request_id), self.keys.control],
+            {"principal": principal, "id": request_id, "keep_ms": str(_CONTROL_KEEP_MS)},
+            within=_SUBMIT_SECONDS,
+        )
+
+
+class GatewayClient:
+    """An agent's client: no HTTP, straight onto the request stream.
+
+    >>> async with GatewayClient("redis://...", agent="demo", secret="...") as client:
+    ...     reply = await client.complete(model="echo", messages=[{"role": "user", "content": "hi"}])
+    """
+
+    def __init__(self, redis_url: str, *, agent: str, secret: str, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
+        self._principal = f"agent-{agent}"
+        self._client = StreamClient(redis_url, sender=self._principal, secret=secret, keys=keys)
+
+    async def __aenter__(self) -> Self:
+        await self._client.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def complete(
+        self,
+        *,
+        model: str,
+        messages: list[dict[str, Any]],
+        request_id: str | None = None,
+        timeout: float = 120.0,  # noqa: ASYNC109 - the caller's bound on the whole call
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """One chat completion, whole.
+
+        Args:
+            model: a model's or a task's name.
+            messages: OpenAI's chat messages.
+            request_id: an id of your own; sent again, it is answered and not paid twice.
+            timeout: seconds to wait for the reply.
+            fields: the body's other fields, such as ``max_tokens``.
+
+        Raises:
+            GatewayError: what went wrong; ``request_timeout`` when no reply came in time.
+        """
+        async with await self._submit(model, messages, request_id, fields) as exchange:
+            reply = await _next(exchange, timeout)
+        return _object(reply)
+
+    async def stream(
+        self,
+        *,
+        model: str,
+        messages: list[dict[str, Any]],
+        request_id: str | None = None,
+        timeout: float = 120.0,  # noqa: ASYNC109 - the caller's bound on each wait
+        **fields: Any,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """One chat completion in chunks; leaving the loop early cancels it.
+
+        Raises:
+            GatewayError: before the first chunk or between chunks; ``request_timeout`` when the next chunk took
+                longer than ``timeout`` seconds.
+        """
+        async with await self._submit(model, messages, request_id, {**fields, "stream": True}) as exchange:
+            ended = False
+            try:
+                while not ended:
+                    reply = await _next(exchange, timeout)
+                    ended = reply.end
+                    yield _object(reply)
+            finally:
+                if not ended:
+                    await exchange.cancel()
+
+    async def _submit(
+        self, model: str, messages: list[dict[str, Any]], request_id: str | None, fields: dict[str, Any]
+    ) -> Exchange:
+        body = orjson.dumps({**fields, "model": model, "messages": messages})
+        return await self._client.submit(principal=self._principal, model=model, body=body, request_id=request_id)
+
+
+async def _next(exchange: Exchange, timeout: float) -> Reply:  # noqa: ASYNC109
+    try:
+        return await exchange.next(timeout)
+    except TimeoutError:
+        raise GatewayError("request_timeout", f"no reply to {exchange.request_id} in {timeout:g} s") from None
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """The reply's object, or its error raised."""
+    if reply.kind == "error":
+        raise error_from_body(reply.status, reply.data, reply.retry_after)
+    found: dict[str, Any] = orjson.loads(reply.data)
+    return found

@@ -1,0 +1,138 @@
+"""Entries of a reply stream, and the task that hands them to whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from model_gateway.scripts import AWAY
+from model_gateway.tasks import end
+
+_log = structlog.get_logger(__name__)
+
+BLOCK_MS = 2_000
+_COUNT = 512
+_RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One entry of a reply stream.
+
+    Attributes:
+        request_id: which request it answers.
+        kind: ``reply`` (whole), ``chunk`` or ``error``.
+        index: the chunk's number, from 0.
+        status: the HTTP status of a whole reply or an error.
+        end: whether it is the request's last entry.
+        retry_after: seconds, where trying again can help.
+        usd_nano: what the request cost, on the last entry.
+        data: signed JSON, passed on as it is.
+        entry: the stream entry's id.
+    """
+
+    request_id: str
+    kind: str
+    index: int
+    status: int
+    end: bool
+    retry_after: int | None
+    usd_nano: int | None
+    data: bytes
+    entry: str
+
+
+def decode_reply(entry: bytes, fields: Mapping[bytes, bytes]) -> Reply:
+    """A reply out of its stream entry."""
+    return Reply(
+        request_id=fields[b"id"].decode(),
+        kind=fields[b"kind"].decode(),
+        index=int(fields.get(b"index", b"0")),
+        status=int(fields.get(b"status", b"200")),
+        end=fields.get(b"end") == b"1",
+        retry_after=_int(fields.get(b"retry_after")),
+        usd_nano=_int(fields.get(b"usd_nano")),
+        data=fields[b"data"],
+        entry=entry.decode(),
+    )
+
+
+def _int(value: bytes | None) -> int | None:
+    return int(value) if value else None
+
+
+class ReplyReader:
+    """Reads one reply stream from now on, and hands each entry to the request that waits for it."""
+
+    def __init__(self, redis: Redis, stream: str) -> None:
+        """``redis`` must allow answers to take longer than ``BLOCK_MS``."""
+        self._redis = redis
+        self._stream = stream
+        self._after = b"0-0"
+        self._waiting: dict[str, list[asyncio.Queue[Reply]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin behind the newest entry; replies to what is submitted later are not missed."""
+        newest: Any = await self._redis.xrevrange(self._stream, count=1)
+        self._after = newest[0][0] if newest else b"0-0"
+        self._task = asyncio.create_task(self._read(), name="replies")
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            await end(self._task)
+
+    def expect(self, request_id: str) -> asyncio.Queue[Reply]:
+        """Where the replies to a request will appear; call before submitting it."""
+        queue: asyncio.Queue[Reply] = asyncio.Queue()
+        self._waiting.setdefault(request_id, []).append(queue)
+        return queue
+
+    def forget(self, request_id: str, queue: asyncio.Queue[Reply]) -> None:
+        """Nobody waits at this queue any more."""
+        queues = self._waiting.get(request_id, [])
+        if queue in queues:
+            queues.remove(queue)
+        if not queues:
+            self._waiting.pop(request_id, None)
+
+    async def since(self, request_id: str, entry: str) -> list[Reply]:
+        """The replies to a request that are in the stream already, from the time of ``entry`` on."""
+        found: list[Reply] = []
+        start = entry.partition("-")[0]
+        while True:
+            page: Any = await self._redis.xrange(self._stream, min=start, count=_COUNT)
+            found += [decode_reply(*item) for item in page if item[1].get(b"id") == request_id.encode()]
+            if len(page) < _COUNT or (found and found[-1].end):
+                return found
+            start = f"({page[-1][0].decode()}"
+
+    async def _read(self) -> None:
+        away = False
+        while True:
+            try:
+                found: Any = await self._redis.xread({self._stream: self._after}, count=_COUNT, block=BLOCK_MS)
+                away = False
+            except AWAY as error:
+                if not away:
+                    _log.warning("replies.redis_away", stream=self._stream, error=type(error).__name__)
+                away = True
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            for _, entries in found or ():
+                for entry, fields in entries:
+                    self._after = entry
+                    self._deliver(entry, fields)
+
+    def _deliver(self, entry: bytes, fields: Mapping[bytes, bytes]) -> None:
+        waiting = self._waiting.get(fields.get(b"id", b"").decode("ascii", "replace"))
+        if waiting:
+            reply = decode_reply(entry, fields)
+            for queue in waiting:
+                queue.put_nowait(reply)

@@ -1,0 +1,191 @@
+"""Lua scripts: loading them, and calling many in one round trip.
+
+A script takes its keys, one JSON object of named arguments (``ARGV[1]``, all values text), and raw payloads after
+it. Every script is idempotent by id or token, so a call whose answer was lost is simply sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from model_gateway.clock import Clock
+from model_gateway.errors import GatewayError
+
+AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
+"""What redis-py raises while Redis is away, loading, or not yet the primary."""
+
+COMMAND_TIMEOUT: Final = 5.0
+_BATCH: Final = 128
+_FIRST_DELAY: Final = 0.05
+_LONGEST_DELAY: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script and the digest that Redis knows it by."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def load_script(package: str, name: str, *preludes: str, allow_oom: bool = False) -> Script:
+    """The script ``<package>/lua/<name>.lua``, with preludes (``package:name``) in front of it.
+
+    Args:
+        package: where the script lies.
+        name: the file's name without ``.lua``.
+        preludes: shared functions, in order.
+        allow_oom: whether it may write at maxmemory.
+    """
+    parts = [_read(*prelude.split(":")) for prelude in preludes] + [_read(package, name)]
+    flags = " flags=allow-oom" if allow_oom else ""
+    text = f"#!lua{flags}\n" + "\n".join(parts)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(package: str, name: str) -> str:
+    return (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def connect(redis_url: str, *, read_timeout: float = COMMAND_TIMEOUT) -> Redis:
+    """A client without retries of its own: redis-py's would send a write again that was carried out.
+
+    Args:
+        redis_url: the server.
+        read_timeout: seconds without an answer; longer than any BLOCK used on it.
+    """
+    return Redis.from_url(
+        redis_url,
+        protocol=2,
+        socket_timeout=read_timeout,
+        socket_connect_timeout=COMMAND_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+class Scripts:
+    """Calls scripts; calls that wait at the same moment share one round trip."""
+
+    def __init__(self, redis: Redis, clock: Clock) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def call(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Mapping[str, Any],
+        *payload: str | bytes,
+        within: float = COMMAND_TIMEOUT,
+    ) -> list[Any]:
+        """Run a script once, sending it again while Redis is away.
+
+        Args:
+            script: what to run.
+            keys: its KEYS.
+            args: its named arguments; the test clock's time is added.
+            payload: raw arguments after the named ones.
+            within: seconds to go on trying.
+
+        Raises:
+            GatewayError: ``redis_unavailable`` when the time is up, ``storage_full`` at maxmemory.
+        """
+        named = orjson.dumps({**args, "now": self._clock.override_ms()})
+        command = ("EVALSHA", script.sha, len(keys), *keys, named, *payload)
+        deadline = asyncio.get_running_loop().time() + within
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await self._run(script, command)
+            except AWAY as error:
+                if asyncio.get_running_loop().time() + delay > deadline:
+                    raise unavailable() from error
+            except OutOfMemoryError as error:
+                raise GatewayError("storage_full", "Redis is at its memory limit", retry_after=5) from error
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def _run(self, script: Script, command: tuple[Any, ...]) -> list[Any]:
+        try:
+            return _answer(await self._send(command))
+        except NoScriptError:
+            await self._redis.script_load(script.text)
+            return _answer(await self._send(command))
+
+    def _send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+        """Queue a command for the next round trip."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((command, answer))
+        if self._sender is None:
+            # A task of its own: cancelling a caller can't misalign the connection.
+            self._sender = loop.create_task(self._drain(), name="scripts")
+        return answer
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                await self._round_trip(batch)
+        finally:
+            self._sender = None
+
+    async def _round_trip(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command, _ in batch:
+            pipeline.execute_command(*command)
+        try:
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    async def close(self) -> None:
+        """Wait for the round trip under way."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender], timeout=COMMAND_TIMEOUT)
+
+
+def _answer(answer: Any) -> list[Any]:
+    """The answer as a list, or its error raised."""
+    if isinstance(answer, ResponseError) and "OOM" in str(answer):
+        raise OutOfMemoryError(str(answer))
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer if isinstance(answer, list) else [answer]
+
+
+def unavailable() -> GatewayError:
+    """Redis is away: try again in a second."""
+    return GatewayError("redis_unavailable", "the gateway can't reach its Redis; try again in a second", retry_after=1)
