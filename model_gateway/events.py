@@ -28,7 +28,7 @@ _NUMBERS: Final = frozenset(
         "requested_nano",
         "latency_ms",
         "ttft_ms",
-        "status",
+        "used_nano",
     }
 )
 

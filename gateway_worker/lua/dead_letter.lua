@@ -14,7 +14,7 @@ local letter = { 'reason', a.reason, 'entry', a.entry }
 for i = 2, last do
   letter[#letter + 1] = ARGV[i]
 end
-redis.call('XADD', KEYS[2], 'MINID', '~', digits(NOW - tonumber(a.keep_ms)), '*', unpack(letter))
+redis.call('XADD', KEYS[2], 'MINID', '~', digits(SERVER_NOW - tonumber(a.keep_ms)), '*', unpack(letter))
 if #a.replies == 1 then
   local reply = a.replies[1]
   reply[#reply + 1] = 'data'

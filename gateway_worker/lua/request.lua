@@ -21,7 +21,7 @@ local function delivered_here()
 end
 
 local function append_reply(fields, data)
-  local entry = { 'MINID', '~', digits(NOW - tonumber(a.reply_ttl_ms)), '*' }
+  local entry = { 'MINID', '~', digits(SERVER_NOW - tonumber(a.reply_ttl_ms)), '*' }
   for _, value in ipairs(fields) do
     entry[#entry + 1] = value
   end
@@ -77,7 +77,7 @@ local function minus(amount)
 end
 
 -- Close a reservation at a cost: in every scope, in the window in which it was reserved.
-local function charge(held, cost)
+local function charge(held, cost, model)
   local over = digits(math.max(0, tonumber(cost) - tonumber(held.amount)))
   for scope in string.gmatch(held.scopes, '[^,]+') do
     local prefix = scope .. '|' .. held.window .. '|'
@@ -88,22 +88,14 @@ local function charge(held, cost)
     end
   end
   redis.call('HDEL', OPEN, a.owner)
+  redis.call('HINCRBY', SPEND, held.window .. '|spent_nano|' .. model, cost)
   redis.call('HINCRBY', COUNTERS, 'cost_nano', cost)
   return over
 end
 
--- Spend by model, for the budget's stats.
-local function count_spend(window, model, cost, tokens_in, tokens_out)
-  local prefix = window .. '|'
-  redis.call('HINCRBY', SPEND, prefix .. 'spent_nano|' .. model, cost)
-  redis.call('HINCRBY', SPEND, prefix .. 'input_tokens|' .. model, tokens_in)
-  redis.call('HINCRBY', SPEND, prefix .. 'output_tokens|' .. model, tokens_out)
-end
-
 -- Charge an attempt whose outcome was lost at what it had reserved, or at `cost` if more is known.
 local function charge_unknown(held, base, attempt, cost, reason)
-  charge(held, cost)
-  count_spend(held.window, rec.model or a.model, cost, '0', '0')
+  charge(held, cost, rec.model or a.model)
   event(EVENTS, 'model.request.unknown', base, {
     'attempt', attempt, 'status', 'unknown', 'window', held.window, 'scopes', held.scopes,
     'reserved_nano', held.amount, 'usd_nano', cost, 'usd', usd(cost), 'estimated', '1', 'error_code', reason,

@@ -8,12 +8,21 @@
 
 local base = cjson.decode(a.base)
 
-local function terminal(cost)
-  local fields = { 'attempt', a.attempt, 'window', rec.window or a.window, 'usd_nano', cost, 'usd', usd(cost) }
+-- The request's end, and what it adds to the stats and the histogram.
+local function close(state, held, cost)
+  redis.call('HINCRBY', SPEND, held.window .. '|requests|' .. a.model, 1)
+  redis.call('HINCRBY', SPEND, held.window .. '|input_tokens|' .. a.model, a.input_tokens)
+  redis.call('HINCRBY', SPEND, held.window .. '|output_tokens|' .. a.model, a.output_tokens)
+  redis.call('HINCRBY', COUNTERS, 'latency|' .. a.bucket .. '|' .. a.model, 1)
+  redis.call('HINCRBY', COUNTERS, 'latency_ms|' .. a.model, a.latency_ms)
+  local fields = {
+    'attempt', a.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
+    'usd_nano', cost, 'usd', usd(cost),
+  }
   for _, value in ipairs(a.fields) do
     fields[#fields + 1] = value
   end
-  return fields
+  finish(state, fields)
 end
 
 if not rec.state then
@@ -21,7 +30,7 @@ if not rec.state then
   local held = reservation() or { window = a.window, amount = '0', scopes = a.scope_names }
   local cost = a.unknown == '1' and a.amount or a.cost
   charge_unknown(held, base, a.attempt, cost, 'record_missing')
-  finish('failed', terminal('0'))
+  close('failed', held, '0')
   return { 'missing' }
 end
 if rec.token ~= a.token then
@@ -31,13 +40,15 @@ if rec.state ~= 'running' then
   return { 'already' }
 end
 
+-- A request that was taken over with nothing reserved has nothing to charge.
 local held, cost = reservation(), a.cost
-if held and a.unknown == '1' then
+if not held then
+  held, cost = { window = rec.window, amount = '0', scopes = '' }, '0'
+elseif a.unknown == '1' then
   charge_unknown(held, base, a.attempt, held.amount, a.unknown_reason)
   cost = '0'
-elseif held then
-  local over = charge(held, cost)
-  count_spend(held.window, a.model, cost, a.input_tokens, a.output_tokens)
+else
+  local over = charge(held, cost, a.model)
   if over ~= '0' then
     event(EVENTS, 'model.budget.overrun', base, {
       'attempt', a.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
@@ -45,9 +56,5 @@ elseif held then
     })
   end
 end
-local window = held and held.window or rec.window or a.window
-redis.call('HINCRBY', SPEND, window .. '|requests|' .. a.model, 1)
-redis.call('HINCRBY', COUNTERS, 'latency|' .. a.bucket .. '|' .. a.model, 1)
-redis.call('HINCRBY', COUNTERS, 'latency_ms|' .. a.model, a.latency_ms)
-finish(a.state, terminal(cost))
+close(a.state, held, cost)
 return { 'settled' }

@@ -9,7 +9,7 @@ if state ~= 'queued' and state ~= 'running' then
   return { 'over' }
 end
 if redis.call('HSETNX', KEYS[1], 'cancel', '1') == 1 then
-  redis.call('XADD', KEYS[2], 'MINID', '~', digits(NOW - tonumber(a.keep_ms)), '*', 'principal', a.principal, 'id', a.id)
+  redis.call('XADD', KEYS[2], 'MINID', '~', digits(SERVER_NOW - tonumber(a.keep_ms)), '*', 'principal', a.principal, 'id', a.id)
   redis.call('PEXPIRE', KEYS[2], a.keep_ms)
 end
 return { 'asked' }

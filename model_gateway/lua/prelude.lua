@@ -8,16 +8,14 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Milliseconds since the epoch: Redis TIME, unless a test set the clock.
-local function now_ms()
-  if a.now ~= '' then
-    return tonumber(a.now)
-  end
+local function redis_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
-local NOW = now_ms()
+-- Milliseconds since the epoch. Stream ids go by SERVER_NOW; windows and events by NOW, which a test can set.
+local SERVER_NOW = redis_ms()
+local NOW = a.now ~= '' and tonumber(a.now) or SERVER_NOW
 local DAY = 86400000
 
 -- The UTC day of a time as YYYY-MM-DD (civil_from_days, H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
