@@ -68,7 +68,7 @@ class WorkerProcess:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_connections)
-            http = await stack.enter_async_context(_session(self._config))
+            http = await stack.enter_async_context(_session())
             deployments = Deployments.load(self._config, http, self._variables)
             stack.push_async_callback(deployments.close)
             pipeline = self._pipeline(deployments)
@@ -135,13 +135,10 @@ class WorkerProcess:
         await self._reading.aclose()
 
 
-def _session(config: GatewayConfig) -> aiohttp.ClientSession:
-    """The shared session: as many connections as calls may run, cookies and proxies off."""
-    calls = sum(row.max_concurrency for row in config.models.values())
+def _session() -> aiohttp.ClientSession:
+    """The shared session: each deployment bounds its own calls, and no cookie crosses providers."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=calls, ttl_dns_cache=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60), cookie_jar=aiohttp.DummyCookieJar()
     )
 
 

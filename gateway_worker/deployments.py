@@ -131,6 +131,8 @@ class Deployments:
                 if is_served(row, environment):
                     provider = ProviderFactory.create(name, row, http, environment)
                     found[name] = Deployment(name, row, prices[name], provider)
+            except ConfigError as error:
+                problems += error.problems
             except (LookupError, ValueError) as error:
                 problems.append(f"models.{name}: {error}")
         if problems:

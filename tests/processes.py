@@ -57,7 +57,7 @@ class Part:
         self.name = name
         self.log = log
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)
 
