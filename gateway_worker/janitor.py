@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -52,6 +53,7 @@ class Janitor:
         now = self._clock.now_ms()
         full = await self._trim(self._keys.requests, self._retention.requests, now)
         full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
+        await self._forget_windows(now)
         if full:
             await self._redis.set(self._keys.full, "1", px=int(PERIOD_SECONDS * 2_500))
             _log.error("janitor.storage_full", todo="raise retention.*.bytes, or let consumers catch up")
@@ -72,6 +74,15 @@ class Janitor:
                 return bool(page)
             await self._cut(stream, min(floor, _next(place(page[-1][0]))))
         return True
+
+    async def _forget_windows(self, now: int) -> None:
+        """Drop balances of windows whose events are gone."""
+        oldest = datetime.fromtimestamp(now / 1000 - self._retention.events.seconds, UTC).strftime("%Y-%m-%d")
+        for key, part in ((self._keys.ledger, 1), (self._keys.spend, 0)):
+            names: Any = await self._redis.hkeys(key)
+            old = [name for name in names if name.decode().split("|")[part] < oldest]
+            if old:
+                await cast("Any", self._redis.hdel(key, *old))
 
     async def _bytes(self, stream: str) -> int:
         return int(await self._redis.memory_usage(stream) or 0)

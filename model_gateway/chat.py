@@ -75,7 +75,7 @@ _FREE_VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "service_tier": (None, "default"),
     "modalities": (None, ["text"]),
 }
-_PRICED_PARTS: Final = frozenset({"input_audio", "file", "input_file", "video_url"})
+_PRICED_PARTS: Final = frozenset({"input_audio", "audio_url", "file", "input_file", "video_url"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def parse_chat(body: bytes, *, max_choices: int = 16) -> ChatRequest:
     try:
         checked = _Body.model_validate(payload)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)[0]) from None
+        raise _invalid(error.errors(include_url=False, include_input=False)) from None
     _refuse_unpriced(payload)
     _bound("n", checked.n, max_choices)
     images, data_bytes = _images(payload["messages"])
@@ -192,8 +192,9 @@ def _bound(name: str, value: int | None, most: int) -> None:
         raise GatewayError("invalid_value", f"{name} is {value}, at most {most} is allowed here", param=name)
 
 
-def _invalid(error: Any) -> GatewayError:
-    """Pydantic's first complaint, in OpenAI's terms."""
+def _invalid(errors: list[Any]) -> GatewayError:
+    """One of Pydantic's complaints, in OpenAI's terms: the deepest, since of a union's it is the one that fits."""
+    error = max(errors, key=lambda found: len(found["loc"]))
     location = [part for part in error["loc"] if not (isinstance(part, str) and part in _UNION_TAGS)]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if error["type"] == "missing":

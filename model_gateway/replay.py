@@ -28,6 +28,8 @@ class Replay:
         open: reservations that nothing has closed, by ``<principal>:<id>``.
         spend: the fields of the spend hash.
         mismatches: charges that the event's own tokens and price do not explain.
+        events: how many there were.
+        first_window: the oldest window that any of them names; older ones have been trimmed.
     """
 
     settled: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -36,10 +38,12 @@ class Replay:
     spend: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     mismatches: list[str] = field(default_factory=list)
     events: int = 0
+    first_window: str = ""
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take one event into account, in the order of the stream."""
         self.events += 1
+        self.first_window = self.first_window or event.get("window") or ""
         kind = event["event_type"]
         if kind == "model.request.start":
             self.open[_owner(event)] = dict(event)
@@ -113,9 +117,7 @@ def explained(event: Mapping[str, Any]) -> bool:
         return bool(cost == event["reserved_nano"]) or event["error_code"] == "record_missing"
     if not cost:
         return True
-    usage = Usage(
-        event["input_tokens"], event["output_tokens"], event["cached_tokens"], event["reasoning_tokens"]
-    )
+    usage = Usage(event["input_tokens"], event["output_tokens"], event["cached_tokens"], event["reasoning_tokens"])
     return Price.parse(event["price"]).cost(usage) == cost
 
 
@@ -149,7 +151,7 @@ async def replay_stream(redis: Redis, keys: Keys) -> Replay:
 
 async def read_ledger(redis: Redis, keys: Keys) -> dict[str, int]:
     """The balances in Redis that are not zero, as ``Replay.ledger`` has them."""
-    raw: Any = await redis.hgetall(keys.ledger)  # type: ignore[misc]
+    raw: Any = await redis.hgetall(keys.ledger)
     amounts = {name.decode(): value for name, value in raw.items()}
     return {
         name: int(value)
@@ -168,7 +170,7 @@ async def rebuild(redis: Redis, keys: Keys) -> Replay:
         async with redis.pipeline(transaction=True) as pipeline:
             await pipeline.watch(keys.events)
             found = await replay_stream(redis, keys)
-            pipeline.multi()
+            pipeline.multi()  # type: ignore[no-untyped-call]
             _write(pipeline, keys, found)
             try:
                 await pipeline.execute()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from model_gateway.money import MAX_LIMIT_USD, nano_from_usd
 
@@ -26,8 +26,6 @@ class ConfigError(Exception):
 
 def _decimal(value: Any) -> Any:
     """Numbers come as decimals or text from YAML; a float has lost its digits already."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")  # noqa: TRY004 - pydantic turns ValueError into a report
     if isinstance(value, str):
         try:
             return Decimal(value)
@@ -45,6 +43,15 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bool_is_no_number(cls, value: Any, field: ValidationInfo) -> Any:
+        """Python takes true for 1 and 1 for true; in a config both are mistakes."""
+        wanted = cls.model_fields[str(field.field_name)].annotation is bool
+        if isinstance(value, bool) is not wanted:
+            raise ValueError("expected true or false" if wanted else "does not take true or false")
+        return value
 
 
 class ModelRow(_Section):
@@ -202,8 +209,10 @@ def _construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
 def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
-        if isinstance(key, Hashable) and key in seen:
+        if key in seen:
             line = key_node.start_mark.line + 1
             raise yaml.constructor.ConstructorError(problem=f"line {line}: {key!r} stands twice")
         seen.add(key)
@@ -231,7 +240,7 @@ def parse_config(text: str, source: str = "config") -> GatewayConfig:
         config = GatewayConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(source, [_problem(item) for item in error.errors()] + _references(data)) from None
-    problems = _references(data) + _agents(config)
+    problems = _references(data)
     if problems:
         raise ConfigError(source, problems)
     return config
@@ -275,25 +284,33 @@ def _nearest(location: tuple[Any, ...]) -> str:
 
 
 def _references(data: dict[str, Any]) -> list[str]:
+    """What only shows between rows, in data that may be wrong in other ways too."""
+    return _tasks(data) + _agents(data.get("agents"))
+
+
+def _tasks(data: dict[str, Any]) -> list[str]:
     """Tasks that name no model, or that hide one."""
     models, defaults = data.get("models"), data.get("defaults")
     if not isinstance(models, dict) or not isinstance(defaults, dict):
         return []
     unknown = [
-        f"defaults.{task}: there is no model '{model}'" for task, model in defaults.items() if model not in models
+        f"defaults.{task}: there is no model '{model}'"
+        for task, model in defaults.items()
+        if isinstance(model, str) and model not in models
     ]
     hidden = [f"defaults.{task}: a model has this name already" for task in defaults if task in models]
     return unknown + hidden
 
 
-def _agents(config: GatewayConfig) -> list[str]:
+def _agents(agents: Any) -> list[str]:
     """Agents whose secrets would be one and the same, and what can't be served yet."""
     problems: list[str] = []
     owners: dict[str, str] = {}
-    for name, agent in config.agents.items():
-        other = owners.setdefault(agent.secret_env, name)
-        if other != name:
-            problems.append(f"agents.{name}.secret_env: agent '{other}' uses {agent.secret_env} already")
-        if agent.isolated:
+    rows = agents.items() if isinstance(agents, dict) else ()
+    for name, agent in ((name, row) for name, row in rows if isinstance(row, dict)):
+        variable = agent.get("secret_env")
+        if isinstance(variable, str) and owners.setdefault(variable, name) != name:
+            problems.append(f"agents.{name}.secret_env: agent '{owners[variable]}' uses {variable} already")
+        if agent.get("isolated") is True:
             problems.append(f"agents.{name}.isolated: needs the ingress forwarder, which is not built yet")
     return problems

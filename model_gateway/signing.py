@@ -37,12 +37,12 @@ _OWN_HINT: Final = re.compile(rb'"(?:x_|signature"|\\u)')
 
 def sign(data: bytes, secret: str) -> str:
     """Hex HMAC-SHA256 of ``data``."""
-    return hmac.digest(secret.encode(), data, "sha256").hex()
+    return hmac.digest(secret.encode("utf-8", "surrogateescape"), data, "sha256").hex()
 
 
 def verify_signature(data: str, signature: str, secret: str) -> bool:
     """Whether ``signature`` is the hex HMAC-SHA256 over UTF-8 ``data``; compared in constant time."""
-    return hmac.compare_digest(sign(data.encode(), secret).encode(), signature.encode())
+    return hmac.compare_digest(sign(_bytes(data), secret).encode(), _bytes(signature))
 
 
 def sha256_hex(data: bytes) -> str:
@@ -168,7 +168,8 @@ def _unseal(text: bytes, name: str, secrets: Sequence[str]) -> tuple[str, str]:
 
 
 def _bytes(text: str | bytes) -> bytes:
-    return (text.encode() if isinstance(text, str) else text).strip()
+    """UTF-8; a lone surrogate, which no signed text holds, makes a wrong signature and not an exception."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def _secrets(secret: str | Sequence[str]) -> Sequence[str]:
@@ -190,7 +191,7 @@ def verify_reply(
         request_id: if given, ``x_request_id`` must be this.
         request_body: if given, ``x_request_sha256`` must be its digest.
     """
-    text = _bytes(reply)
+    text = _bytes(reply).strip()
     _, reason = _unseal(text, "signature", _secrets(secret))
     if reason:
         return Verdict(False, reason)
@@ -222,7 +223,7 @@ def verify_stream(
     """
     previous, final, count = request_id, False, 0
     for count, chunk in enumerate(chunks, start=1):
-        text = _bytes(chunk)
+        text = _bytes(chunk).strip()
         signature, reason = _unseal(text, "x_signature", _secrets(secret))
         if not reason:
             reason = _link(text, count - 1, previous, request_body) if not final else "a chunk after the last"

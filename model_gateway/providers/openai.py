@@ -12,13 +12,19 @@ from model_gateway import tokens
 from model_gateway.providers import upstream_errors
 from model_gateway.providers.interface import ProviderInterface, ProviderSettings
 from model_gateway.providers.sse import EventTooLargeError, SSEParser
-from model_gateway.providers.transport import HttpTransport, Reply, ReplyTooLargeError, Transport
+from model_gateway.providers.transport import (
+    HttpTransport,
+    Reply,
+    ReplyTooLargeError,
+    Transport,
+)
 from model_gateway.settings import ConfigError
 
 VENDOR: Final = "https://api.openai.com/v1"
 MAX_REPLY_BYTES: Final = 64 * 2**20
-_MAX_ERROR_BYTES: Final = 64 * 2**10
+_MAX_REST_BYTES: Final = 64 * 2**10
 _ERROR_SECONDS: Final = 5.0
+"""Time for the body of an error status, which has said enough by itself."""
 _DRAIN_SECONDS: Final = 0.1
 """Time for the last bytes after ``[DONE]``, with which the connection can be used again."""
 
@@ -62,7 +68,7 @@ class OpenAIProvider(ProviderInterface):
                     empty = False
                     yield chunk
                 if done:
-                    await reply.rest(MAX_REPLY_BYTES, _DRAIN_SECONDS)
+                    await reply.rest(_MAX_REST_BYTES, _DRAIN_SECONDS)
                     break
         if empty:
             raise upstream_errors.invalid(self.settings, "a stream without a chunk")
@@ -80,7 +86,7 @@ class OpenAIProvider(ProviderInterface):
 
     async def _check_status(self, reply: Reply) -> None:
         if not 200 <= reply.status < 300:
-            body = await reply.rest(_MAX_ERROR_BYTES, _ERROR_SECONDS)
+            body = await reply.rest(_MAX_REST_BYTES, _ERROR_SECONDS)
             raise upstream_errors.from_status(self.settings, reply.status, reply.headers, body)
 
     def _check_reply(self, body: bytes) -> None:
@@ -146,7 +152,7 @@ def _transport(settings: ProviderSettings) -> Transport:
     base = (settings.api_base or VENDOR).rstrip("/")
     if settings.transport != "sdk":
         return HttpTransport(settings, f"{base}/chat/completions")
-    # Half a second and 50 MB: only for who asks for it.
+    # Half a second to load: only for who asks for it.
     from model_gateway.providers.openai_sdk import SdkTransport  # noqa: PLC0415
 
     return SdkTransport(settings, base)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -25,11 +25,19 @@ _FAILURES = (APIConnectionError, httpx2.RequestError, ssl.SSLError, anyio.EndOfS
 
 
 class _ErrorStatusError(Exception):
-    """Carries the reply past the SDK, which would read it without a bound, and lose the status if that fails."""
+    """Carries a reply past the SDK, which would read it without a bound, and lose the status if that fails."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+class _HttpClient(httpx2.AsyncClient):
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        response = await super().send(request, **options)
+        if not response.is_success:
+            raise _ErrorStatusError(response)
+        return response
 
 
 class SdkTransport:
@@ -43,11 +51,10 @@ class SdkTransport:
             base_url=base_url,
             max_retries=0,
             timeout=timeout,
-            http_client=httpx2.AsyncClient(
+            http_client=_HttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
                 follow_redirects=False,
-                event_hooks={"response": [_stop_at_error_status]},
                 trust_env=settings.http is not None and settings.http.trust_env,
             ),
         )
@@ -62,16 +69,9 @@ class SdkTransport:
     @asynccontextmanager
     async def post(self, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
         """POST a chat completion; see ``Transport``."""
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout
         try:
-            response = await self._send(body, deadline)
-            try:
-                yield Reply(response.status_code, response.headers, _parts(response, deadline))
-            finally:
-                await response.aclose()
-        except _ErrorStatusError as error:
-            yield error.reply
-            return
+            async with AsyncExitStack() as stack:
+                yield await self._send(body, stack)
         except _FAILURES as error:
             failure = self._failure(error)
         else:
@@ -79,7 +79,8 @@ class SdkTransport:
         # Outside of the handler: the SDK's errors hold the request's headers, not to become its context.
         raise failure
 
-    async def _send(self, body: Mapping[str, Any], deadline: float) -> httpx2.Response:
+    async def _send(self, body: Mapping[str, Any], stack: AsyncExitStack) -> Reply:
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
         try:
             async with asyncio.timeout_at(deadline):
                 stream = await self._client.post(
@@ -90,9 +91,11 @@ class SdkTransport:
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
-        except APIStatusError as error:
-            return error.response
-        return stream.response
+            response = stream.response
+        except _ErrorStatusError as error:
+            response = error.response
+        stack.push_async_callback(response.aclose)
+        return Reply(response.status_code, response.headers, _parts(response, deadline))
 
     def _failure(self, error: Exception) -> GatewayError:
         cause = error.__cause__ if isinstance(error, APIConnectionError) else error
