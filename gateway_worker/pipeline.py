@@ -18,10 +18,10 @@ from gateway_worker.call import (
     dead_letter_entry,
     error_entry,
 )
+from gateway_worker.delivery import Delivery
 from gateway_worker.deployments import Deployment, Deployments
 from gateway_worker.metrics import WorkerMetrics
 from gateway_worker.transitions import Admission, Entry, LeaseLostError, Outcome, Subject, Transitions
-from gateway_worker.worker import Delivery
 from model_gateway.chat import ChatRequest, check_output_bound, parse_chat
 from model_gateway.clock import Clock
 from model_gateway.envelope import BadEnvelopeError, Envelope, open_envelope
