@@ -74,7 +74,9 @@ class WorkerProcess:
             pipeline = self._pipeline(deployments)
             port = await stack.enter_async_context(self._serve_metrics())
             await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
-            janitor = Janitor(self.redis, self._keys, self._config.retention, self._clock, self.name)
+            janitor = Janitor(
+                self.redis, self.scripts, self._keys, self._config.retention, clock=self._clock, name=self.name
+            )
             await stack.enter_async_context(background(janitor.run(), "janitor"))
             _log.info("worker.started", worker=self.name, models=deployments.names, metrics_port=port)
             await self.worker.run(pipeline.run)
@@ -92,6 +94,10 @@ class WorkerProcess:
             metrics=self.metrics,
             clock=self._clock,
         )
+
+    def _janitor(self) -> Janitor:
+        retention = self._config.retention
+        return Janitor(self.redis, self.scripts, self._keys, retention, clock=self._clock, name=self.name)
 
     async def _heartbeat(self, models: list[str], port: int) -> None:
         slots = self.worker.slots

@@ -11,12 +11,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from model_gateway.clock import Clock
-from model_gateway.scripts import AWAY
+from model_gateway.errors import GatewayError
+from model_gateway.scripts import AWAY, Scripts, load_script
 from model_gateway.settings import Retention, Span
-from model_gateway.streams import Keys
+from model_gateway.streams import GROUP, Keys
 
 _log = structlog.get_logger(__name__)
 PERIOD_SECONDS: Final = 30.0
+_FORGET: Final = load_script("gateway_worker", "forget_consumers", "model_gateway:prelude", allow_oom=True)
+_IDLE_CONSUMER_MS: Final = 86_400_000
 _PAGE: Final = 1_000
 _MAX_PAGES: Final = 200
 _WINDOW_MS: Final = 2 * 86_400_000
@@ -26,8 +29,11 @@ _WINDOW_MS: Final = 2 * 86_400_000
 class Janitor:
     """Keeps the streams within their retention; one worker at a time."""
 
-    def __init__(self, redis: Redis, keys: Keys, retention: Retention, clock: Clock, name: str) -> None:
+    def __init__(
+        self, redis: Redis, scripts: Scripts, keys: Keys, retention: Retention, *, clock: Clock, name: str
+    ) -> None:
         self._redis = redis
+        self._scripts = scripts
         self._keys = keys
         self._retention = retention
         self._clock = clock
@@ -39,7 +45,7 @@ class Janitor:
             try:
                 if await self._my_turn():
                     await self.sweep()
-            except (*AWAY, ResponseError) as error:
+            except (*AWAY, ResponseError, GatewayError) as error:
                 _log.warning("janitor.skipped", error=str(error)[:200])
             await asyncio.sleep(PERIOD_SECONDS)
 
@@ -54,6 +60,9 @@ class Janitor:
         full = await self._trim(self._keys.requests, self._retention.requests, now)
         full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
         await self._forget_windows(now)
+        if await self._redis.exists(self._keys.requests):
+            idle = {"group": GROUP, "idle_ms": str(_IDLE_CONSUMER_MS)}
+            await self._scripts.call(_FORGET, [self._keys.requests], idle)
         if full:
             await self._redis.set(self._keys.full, "1", px=int(PERIOD_SECONDS * 2_500))
             _log.error("janitor.storage_full", todo="raise retention.*.bytes, or let consumers catch up")

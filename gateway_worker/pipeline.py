@@ -88,7 +88,8 @@ class Pipeline:
         except LeaseLostError:
             _log.warning("request.lease_lost", request_id=envelope.request_id)
         except GatewayError as error:
-            await self._transitions.refuse(subject, error_entry(error, binding), error.code)
+            reply = error_entry(error, binding)
+            await self._transitions.refuse(subject, reply, error.code, called=bool(delivery.token))
 
     # -- open and understand
 

@@ -226,11 +226,19 @@ class Transitions:
         )
         return str(answer[0].decode())
 
-    async def refuse(self, subject: Subject, error: Entry, code: str) -> str:
-        """End a delivery that was not admitted. Returns ``refused``, ``duplicate`` or ``lost``."""
-        fields = ["attempt", "0", "usd_nano", "0", "usd", "0"]
-        fields += Outcome("failed", [], error_code=code).fields()
-        answer = await self._call(_REFUSE, subject, [error], fields=fields, within=_SETTLE_SECONDS)
+    async def refuse(self, subject: Subject, error: Entry, code: str, *, called: bool) -> str:
+        """End a delivery that is not called. Returns ``refused``, ``duplicate`` or ``lost``.
+
+        Args:
+            subject: the request.
+            error: the reply.
+            code: the error's code, for the event.
+            called: whether this delivery may have called the provider; then its reservation is charged.
+        """
+        fields = ["usd_nano", "0", "usd", "0", *Outcome("failed", [], error_code=code).fields()]
+        answer = await self._call(
+            _REFUSE, subject, [error], fields=fields, called="1" if called else "0", within=_SETTLE_SECONDS
+        )
         return str(answer[0].decode())
 
     async def dead_letter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -220,12 +220,13 @@ class Worker:
             for _, entries in found or ():
                 for entry, fields in entries:
                     after = entry
-                    self._cancel(fields)
+                    await self._cancel(fields)
 
-    def _cancel(self, fields: Mapping[bytes, bytes]) -> None:
+    async def _cancel(self, fields: Mapping[bytes, bytes]) -> None:
+        """Cancel what is in hand, if its record says so: whoever may write here may not cancel everyone's."""
         owner = b"%b:%b" % (fields.get(b"principal", b""), fields.get(b"id", b""))
-        for delivery in self._hands.values():
-            if delivery.owner.encode() == owner:
+        for delivery in list(self._hands.values()):
+            if delivery.owner.encode() == owner and await cast("Any", self._redis.hexists(delivery.record, "cancel")):
                 delivery.cancel()
 
     # -- drain

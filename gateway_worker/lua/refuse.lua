@@ -1,15 +1,23 @@
--- End a delivery that was never admitted: an error reply, the terminal event and XACK. A dead attempt is charged.
+-- End a delivery that is not called: an error reply, the terminal event and XACK. A dead attempt is charged; one of
+-- this delivery's own, whose admission was answered too late, was not called and costs nothing.
 --
 -- KEYS: see request.lua
--- args: see request.lua; besides: id, fields (of the terminal event)
+-- args: see request.lua; besides: id, called ('1': this delivery may have called), fields (of the terminal event)
 -- returns: {'refused'} | {'lost'} | {'duplicate'}
 
 local answer = not_to_be_run()
 if answer then
   return answer
 end
-if rec.state == 'running' then
+local held = reservation()
+if held and rec.token == a.token and a.called == '0' then
+  charge(held, '0', a.model)
+elseif held then
   charge_lost_attempt()
 end
-finish('failed', a.fields)
+local fields = { 'attempt', rec.attempt or '0' }
+for _, value in ipairs(a.fields) do
+  fields[#fields + 1] = value
+end
+finish('failed', fields)
 return { 'refused' }

@@ -294,3 +294,19 @@ async def test_amounts_near_the_largest_limit_stay_exact(redis):
     assert (await admit(bench, await bench.take("r2", token="t2"), 2)).kind == "refused"
     await bench.transitions().settle(subject, admission, nano, paid(nano))
     assert (await bench.stats())["spent_nano"] == nano
+
+
+async def test_an_admission_that_was_answered_too_late_costs_nothing_when_refused(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    assert await bench.transitions().refuse(subject, REFUSAL, "redis_unavailable", called=False) == "refused"
+    assert (await bench.stats())["spent_nano"] == 0
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_a_refusal_after_the_call_charges_the_reservation(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    await bench.transitions().refuse(subject, REFUSAL, "redis_unavailable", called=True)
+    assert (await bench.stats())["spent_nano"] == 100_000
+    await check_idle(bench.redis, LIMIT, {"r1"})

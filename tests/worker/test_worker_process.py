@@ -98,7 +98,7 @@ async def test_a_stream_whose_worker_dies_after_chunks_ends_with_an_error_and_is
 
     async def listen():
         async for chunk in agent.stream(model="paid", messages=HELLO):
-            chunks.append(chunk)
+            chunks.append(chunk)  # noqa: PERF401 - seen one by one
 
     listening = asyncio.create_task(listen())
     await wait_until(lambda: chunks)
