@@ -204,7 +204,9 @@ class Call:
         try:
             async for answer in stream:
                 parsed, text = object_and_text(answer)
-                yield parsed, clean_object(text, parsed, one_line=True)
+                if not isinstance(parsed, dict):
+                    raise NotAnObjectError(f"expected a JSON object, got {type(parsed).__name__}")
+                yield parsed, text
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
@@ -224,11 +226,10 @@ class Call:
 
     def _for_client(self, parsed: dict[str, Any], text: bytes) -> bytes | None:
         """The chunk as the client asked for it: without usage that it did not ask for; None if nothing is left."""
-        if self.request.include_usage or "usage" not in parsed:
-            return text
-        if not parsed.get("choices"):
+        unasked = "usage" in parsed and not self.request.include_usage
+        if unasked and not parsed.get("choices"):
             return None
-        return orjson.dumps({name: value for name, value in parsed.items() if name != "usage"})
+        return clean_object(text, parsed, one_line=True, without=("usage",) if unasked else ())
 
 
 def _choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +32,6 @@ OWN_MEMBERS: Final = frozenset(
 """Top-level members that only the gateway may write; an upstream's are dropped."""
 
 _SUFFIX: Final = re.compile(rb',?"(x_)?signature":"([0-9a-f]{64})"\}\Z')
-_OWN_HINT: Final = re.compile(rb'"(?:x_|signature"|\\u)')
 
 
 def sign(data: bytes, secret: str) -> str:
@@ -75,13 +74,14 @@ class NotAnObjectError(ValueError):
     """An upstream sent something other than a JSON object."""
 
 
-def clean_object(text: bytes, parsed: Any, *, one_line: bool) -> bytes:
+def clean_object(text: bytes, parsed: Any, *, one_line: bool, without: Collection[str] = ()) -> bytes:
     """An upstream's object as it will be signed: stripped, without our member names, on one line if asked.
 
     Args:
         text: the JSON text as it came.
         parsed: the same, parsed.
         one_line: a server-sent event can't hold raw newlines.
+        without: further members to leave out.
 
     Raises:
         NotAnObjectError: ``parsed`` is no object.
@@ -89,8 +89,7 @@ def clean_object(text: bytes, parsed: Any, *, one_line: bool) -> bytes:
     if not isinstance(parsed, dict):
         raise NotAnObjectError(f"expected a JSON object, got {type(parsed).__name__}")
     text = text.strip()
-    foreign = _OWN_HINT.search(text) is not None and not OWN_MEMBERS.isdisjoint(parsed)
-    if not foreign and not (one_line and (b"\n" in text or b"\r" in text)):
+    if OWN_MEMBERS.isdisjoint(parsed) and not (one_line and (b"\n" in text or b"\r" in text)):
         return text
     return orjson.dumps({name: value for name, value in parsed.items() if name not in OWN_MEMBERS})
 

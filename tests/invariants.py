@@ -20,9 +20,9 @@ return {open, ledger}
 """
 
 
-async def events_of(redis: Redis, keys: Keys = KEYS) -> list[dict[str, Any]]:
-    """Every event, oldest first."""
-    return [decode(fields, entry.decode()) for entry, fields in await redis.xrange(keys.events)]
+async def events_of(redis: Redis, keys: Keys = KEYS, *, after: str = "0-0") -> list[dict[str, Any]]:
+    """Every event behind an id, oldest first."""
+    return [decode(fields, entry.decode()) for entry, fields in await redis.xrange(keys.events, min=f"({after}")]
 
 
 async def check_budget(redis: Redis, limit_nano: int, keys: Keys = KEYS) -> None:
