@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway_cli.embedded import running_url
 from gateway_cli.errors import StartupError
 from model_gateway.environment import Environment
 from model_gateway.ledger import initialise, is_initialised
@@ -36,8 +37,10 @@ def add_parser(commands: Any) -> None:
 def _runner(action: Action) -> Callable[[argparse.Namespace], int]:
     def run(_: argparse.Namespace) -> int:
         environment = Environment.read()
-        environment.require("REDIS_URL")
-        return asyncio.run(_with_redis(environment.redis_url, action))
+        url = environment.redis_url or running_url(environment.data_dir)
+        if not url:
+            environment.require("REDIS_URL")
+        return asyncio.run(_with_redis(url, action))
 
     return run
 

@@ -1,0 +1,1 @@
+"""The command line: starts the processes and looks after them."""

@@ -1,0 +1,28 @@
+"""``model-gateway api`` and ``model-gateway worker``: one process alone, against ``REDIS_URL``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``api`` and ``worker``."""
+    api = commands.add_parser("api", help="the front door alone, against REDIS_URL")
+    api.set_defaults(run=run_api)
+    worker = commands.add_parser("worker", help="one worker alone, against REDIS_URL")
+    worker.set_defaults(run=run_worker)
+
+
+def run_api(_: argparse.Namespace) -> int:
+    """Run the front door until it is told to stop."""
+    from gateway_api.__main__ import main  # noqa: PLC0415 - each process loads only its own half
+
+    return main()
+
+
+def run_worker(_: argparse.Namespace) -> int:
+    """Run one worker until it is told to stop."""
+    from gateway_worker.__main__ import main  # noqa: PLC0415 - each process loads only its own half
+
+    return main()

@@ -1,0 +1,27 @@
+"""Fixtures for all tests: a real Redis-compatible server, empty before each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from model_gateway.scripts import connect
+from tests.redis_server import redis_for_tests
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server for all tests of this process."""
+    with redis_for_tests(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty database."""
+    client = connect(redis_url)
+    await client.flushdb()
+    yield client
+    await client.aclose()
