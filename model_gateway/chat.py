@@ -75,7 +75,8 @@ _FREE_VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "service_tier": (None, "default"),
     "modalities": (None, ["text"]),
 }
-_PRICED_PARTS: Final = frozenset({"input_audio", "audio_url", "file", "input_file", "video_url"})
+_BOUNDED_PARTS: Final = frozenset({"text", "refusal", "image_url"})
+"""Content parts whose input tokens have a bound; any other may point at something of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ def _images(messages: list[dict[str, Any]]) -> tuple[int, int]:
         if not isinstance(content, list):
             continue
         for index, part in enumerate(content):
-            if part["type"] in _PRICED_PARTS:
+            if part["type"] not in _BOUNDED_PARTS:
                 raise _unpriced(f"messages[{number}].content[{index}].type")
             if part["type"] == "image_url":
                 count += 1

@@ -48,16 +48,25 @@ def load_prices(config: GatewayConfig) -> Mapping[str, Price]:
         ConfigError: models without one.
     """
     prices = {name: price_of(name, row) for name, row in config.models.items()}
-    missing = [
+    problems = [f"models.{name}: {problem}" for name, row in config.models.items() for problem in _contradictions(row)]
+    problems += [
         f"models.{name}: no price; set input_cost and output_cost, or free: true"
         for name, price in prices.items()
         if price is None
     ]
-    missing += [
-        f"models.{name}: set both input_cost and output_cost"
-        for name, row in config.models.items()
-        if (row.input_cost is None) != (row.output_cost is None)
-    ]
-    if missing:
-        raise ConfigError("config", missing)
+    if problems:
+        raise ConfigError("config", problems)
     return {name: price for name, price in prices.items() if price is not None}
+
+
+def _contradictions(row: ModelRow) -> list[str]:
+    """Price settings that do not go together."""
+    given = [cost is not None for cost in (row.input_cost, row.output_cost, row.cached_input_cost)]
+    found = []
+    if row.free and any(given):
+        found.append("free: true stands beside a price")
+    if given[0] != given[1]:
+        found.append("set both input_cost and output_cost")
+    if given[2] and not given[0]:
+        found.append("cached_input_cost needs input_cost and output_cost")
+    return found

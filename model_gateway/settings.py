@@ -34,7 +34,8 @@ def _decimal(value: Any) -> Any:
     return value
 
 
-Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, allow_inf_nan=False)]
+# A price above a dollar per token is a price per million tokens in the wrong place.
+Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,127}$")]
 AgentName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,55}$")]
