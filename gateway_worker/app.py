@@ -104,7 +104,12 @@ class WorkerProcess:
         try:
             while True:
                 state = WorkerState(
-                    self.name, self._clock.now_ms(), models, slots.limit, slots.in_use, slots.parked, port
+                    name=self.name,
+                    models=models,
+                    slots=slots.limit,
+                    in_use=slots.in_use,
+                    parked=slots.parked,
+                    metrics_port=port,
                 )
                 try:
                     await beat(self.redis, self._keys, state)

@@ -9,7 +9,6 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from model_gateway.clock import Clock
 from model_gateway.streams import GROUP, Keys
 
 HEARTBEAT_SECONDS: Final = 1.0
@@ -22,7 +21,7 @@ class WorkerState:
     """One worker process, by its own word."""
 
     name: str
-    at_ms: int
+    at_ms: int = 0
     models: list[str] = field(default_factory=list)
     slots: int = 0
     in_use: int = 0
@@ -40,11 +39,12 @@ class QueueState:
 
 
 async def beat(redis: Redis, keys: Keys, state: WorkerState) -> None:
-    """Say that a worker lives, and forget those long dead."""
+    """Say that a worker lives, by the time of Redis, and forget those long dead."""
+    now = await _now_ms(redis)
     everyone = await _states(redis, keys)
-    gone = [name for name, other in everyone.items() if state.at_ms - other.at_ms > 10 * FRESH_MS]
+    gone = [name for name, other in everyone.items() if now - other.at_ms > 10 * FRESH_MS]
     pipeline = redis.pipeline(transaction=False)
-    pipeline.hset(keys.workers, state.name, orjson.dumps(asdict(state)).decode())
+    pipeline.hset(keys.workers, state.name, orjson.dumps({**asdict(state), "at_ms": now}).decode())
     pipeline.pexpire(keys.workers, 10 * FRESH_MS)
     if gone:
         pipeline.hdel(keys.workers, *gone)
@@ -56,10 +56,15 @@ async def leave(redis: Redis, keys: Keys, name: str) -> None:
     await cast("Any", redis.hdel(keys.workers, name))
 
 
-async def live_workers(redis: Redis, keys: Keys, clock: Clock) -> list[WorkerState]:
-    """The workers whose heartbeat is fresh."""
-    now = clock.now_ms()
+async def live_workers(redis: Redis, keys: Keys) -> list[WorkerState]:
+    """The workers whose heartbeat is fresh; machines' clocks may differ, so Redis tells the time."""
+    now = await _now_ms(redis)
     return [state for state in (await _states(redis, keys)).values() if now - state.at_ms <= FRESH_MS]
+
+
+async def _now_ms(redis: Redis) -> int:
+    seconds, microseconds = await redis.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 async def _states(redis: Redis, keys: Keys) -> dict[str, WorkerState]:

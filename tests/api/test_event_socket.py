@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-from stream_worker import ADMIN_TOKEN, KEYS
 
 from gateway_api.event_feed import Subscriber
+from tests.api.stream_worker import ADMIN_TOKEN, KEYS
 
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -84,18 +86,21 @@ async def test_an_event_that_can_not_be_read_does_not_silence_the_others(here, r
         assert (await socket.receive_json(timeout=5))["id"] == entry
 
 
-async def test_listening_goes_on_when_redis_is_back(start, own_redis):
-    async with start(redis_url=own_redis.url) as api, ClientSession() as session:
-        async with Listening(api, session).open() as socket:
-            await own_redis.stop()
-            await own_redis.start()
-            entry = await happen(own_redis.client)
-            assert (await socket.receive_json(timeout=10))["id"] == entry
+async def test_listening_goes_on_when_redis_is_back(start, own_redis, own_client):
+    async with (
+        start(redis_url=own_redis.url) as api,
+        ClientSession() as session,
+        Listening(api, session).open() as socket,
+    ):
+        own_redis.stop()
+        await own_redis.start()
+        entry = await happen(own_client)
+        assert (await socket.receive_json(timeout=10))["id"] == entry
 
 
 async def test_without_redis_a_listener_is_told_to_come_back(start, own_redis):
     async with start(redis_url=own_redis.url) as api, ClientSession() as session:
-        await own_redis.stop()
+        own_redis.stop()
         assert await Listening(api, session).status() == 503
 
 
@@ -205,6 +210,7 @@ async def test_stopping_sends_listeners_away_with_a_reason(start, worker):
     async with ClientSession() as session:
         async with start() as api:
             socket = await Listening(api, session).open()
-        closed = await socket.receive(timeout=5)
+            receiving = asyncio.create_task(socket.receive(timeout=10))
+        closed = await receiving
     assert closed.type is WSMsgType.CLOSE
     assert closed.data == aiohttp.WSCloseCode.GOING_AWAY

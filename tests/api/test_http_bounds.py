@@ -6,7 +6,9 @@ import asyncio
 
 import aiohttp
 import orjson
-from stream_worker import ADMIN_TOKEN, wait_until
+
+from tests.api.stream_worker import ADMIN_TOKEN
+from tests.processes import wait_until
 
 SLOW = """
 models: {echo: {provider: echo, free: true}}
@@ -67,7 +69,6 @@ async def test_a_thousand_connections_at_once_are_all_served(api, worker):
         for _ in range(1_000):
             await (await worker.take()).reply()
 
-    answering = asyncio.create_task(answer_all())
     body = orjson.dumps({"messages": [{"role": "user", "content": "hello"}]})
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
@@ -77,6 +78,5 @@ async def test_a_thousand_connections_at_once_are_all_served(api, worker):
                 await response.read()
                 return response.status
 
-        statuses = await asyncio.gather(*(ask() for _ in range(1_000)))
-    await answering
+        statuses, _ = await asyncio.gather(asyncio.gather(*(ask() for _ in range(1_000))), answer_all())
     assert statuses == [200] * 1_000

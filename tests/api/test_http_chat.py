@@ -6,10 +6,10 @@ import asyncio
 
 import openai
 import pytest
-from stream_worker import HMAC_SECRET
 
 from model_gateway.errors import GatewayError
 from model_gateway.signing import verify_reply
+from tests.api.stream_worker import HMAC_SECRET
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 

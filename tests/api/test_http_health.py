@@ -7,7 +7,10 @@ import asyncio
 import openai
 import pytest
 from openai import AsyncOpenAI
-from stream_worker import ADMIN_TOKEN, StreamWorker, wait_until
+
+from model_gateway.streams import Keys
+from tests.api.stream_worker import ADMIN_TOKEN, KEYS, StreamWorker
+from tests.processes import wait_until
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -29,26 +32,34 @@ async def test_without_a_worker_the_process_lives_but_is_not_ready(start, redis)
         answer = await api.call("GET", "/health/ready")
         assert await status(api, "/health/live") == 200
     assert answer.status == 503
-    assert answer.json == {"status": "unavailable", "problems": ["no worker is alive"]}
+    assert answer.json["status"] == "unavailable"
+    assert "no worker is alive" in answer.json["problems"]
+
+
+async def test_a_lost_ledger_is_not_ready(api, redis):
+    await redis.delete(Keys().epoch)
+    await api.door.fleet.refresh()
+    answer = await api.call("GET", "/health/ready")
+    assert answer.status == 503
+    assert "the ledger is lost" in answer.json["problems"][0]
     assert "Retry-After" in answer.headers
 
 
-@pytest.mark.parametrize(("name", "bad", "good"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")])
-async def test_a_redis_that_may_forget_is_not_ready_unless_that_is_accepted(start, redis, worker, name, bad, good):
-    await redis.config_set(name, bad)
-    try:
-        async with start() as api, start(unverified_durability=True) as accepting:
-            answer = await api.call("GET", "/health/ready")
-            assert answer.status == 503
-            assert name in answer.json["problems"][0]
-            assert await status(accepting, "/health/ready") == 200
-    finally:
-        await redis.config_set(name, good)
+@pytest.mark.parametrize(("name", "bad"), [("appendonly", "no"), ("maxmemory-policy", "allkeys-lru")])
+async def test_a_redis_that_may_forget_is_not_ready_unless_that_is_accepted(start, own_redis, own_client, name, bad):
+    await own_client.config_set(name, bad)
+    await StreamWorker(own_client).serve("echo")
+    url = own_redis.url
+    async with start(redis_url=url) as api, start(redis_url=url, unverified_durability=True) as accepting:
+        answer = await api.call("GET", "/health/ready")
+        assert answer.status == 503
+        assert name in answer.json["problems"][0]
+        assert await status(accepting, "/health/ready") == 200
 
 
-async def test_without_redis_requests_get_503_and_when_to_try_again_until_it_is_back(start, own_redis):
+async def test_without_redis_requests_get_503_and_when_to_try_again_until_it_is_back(start, own_redis, own_client):
     async with start(redis_url=own_redis.url) as api:
-        await own_redis.stop()
+        own_redis.stop()
         asking = [api.call("POST", "/proxy/echo", json=HELLO), api.call("GET", "/budget/stats")]
         for answer in await asyncio.gather(*asking):
             assert answer.status == 503
@@ -59,7 +70,7 @@ async def test_without_redis_requests_get_503_and_when_to_try_again_until_it_is_
         assert "gateway_redis_up 0.0" in (await api.call("GET", "/metrics")).body.decode()
 
         await own_redis.start()
-        worker = StreamWorker(own_redis.client)
+        worker = StreamWorker(own_client)
         await worker.serve("echo")
         await wait_until(lambda: is_status(api, "/health/ready", 200))
         asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=HELLO))
@@ -71,13 +82,13 @@ async def is_status(api, path: str, wanted: int) -> bool:
     return await status(api, path) == wanted
 
 
-async def test_a_request_that_waits_while_redis_restarts_gets_its_reply(start, own_redis):
-    worker = StreamWorker(own_redis.client)
+async def test_a_request_that_waits_while_redis_restarts_gets_its_reply(start, own_redis, own_client):
+    worker = StreamWorker(own_client)
     await worker.serve("echo")
     async with start(redis_url=own_redis.url) as api:
         asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=HELLO))
         taken = await worker.take()
-        await own_redis.stop()
+        own_redis.stop()
         await own_redis.start()
         data = await taken.reply()
         answer = await asking
@@ -85,14 +96,14 @@ async def test_a_request_that_waits_while_redis_restarts_gets_its_reply(start, o
     assert answer.body == data
 
 
-async def test_the_front_door_starts_without_redis_and_is_ready_once_it_is_there(start, own_redis):
-    await own_redis.stop()
+async def test_the_front_door_starts_without_redis_and_is_ready_once_it_is_there(start, own_redis, own_client):
+    own_redis.stop()
     async with start(redis_url=own_redis.url) as api:
         assert await status(api, "/health/live") == 200
         assert await status(api, "/health/ready") == 503
         assert (await api.call("POST", "/proxy/echo", json=HELLO)).status == 503
         await own_redis.start()
-        worker = StreamWorker(own_redis.client)
+        worker = StreamWorker(own_client)
         await worker.serve("echo")
         await wait_until(lambda: is_status(api, "/health/ready", 200))
         asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=HELLO))
@@ -102,7 +113,7 @@ async def test_the_front_door_starts_without_redis_and_is_ready_once_it_is_there
 
 async def test_the_sdk_raises_its_own_exception_while_redis_is_away(start, own_redis):
     async with start(redis_url=own_redis.url) as api:
-        await own_redis.stop()
+        own_redis.stop()
         async with AsyncOpenAI(base_url=api.url("/v1"), api_key=ADMIN_TOKEN, max_retries=0) as client:
             with pytest.raises(openai.InternalServerError) as caught:
                 await client.chat.completions.create(model="echo", **HELLO)
@@ -120,3 +131,11 @@ async def test_a_full_queue_refuses_with_503_and_when_to_try_again(start, worker
         assert answer.headers["Retry-After"] == "1"
         await taken.reply()
         assert (await asking).status == 200
+
+
+async def test_a_heartbeat_that_can_not_be_read_is_named_and_got_over(api, redis, worker):
+    await redis.hset(KEYS.workers, "from-the-future", "{")
+    await wait_until(lambda: is_status(api, "/health/ready", 503))
+    assert "heartbeats" in (await api.call("GET", "/health/ready")).json["problems"][0]
+    await redis.hdel(KEYS.workers, "from-the-future")
+    await wait_until(lambda: is_status(api, "/health/ready", 200))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from stream_worker import KEYS
 
 from model_gateway.settings import ConfigError
+from tests.api.stream_worker import KEYS
 
 METRICS_TOKEN = "a-token-for-metrics-that-is-long-enough-003"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import openai
 import pytest
-from stream_worker import wait_until
+
+from tests.processes import wait_until
 
 
 async def test_the_published_list_is_open_and_holds_prices_tasks_and_the_budget(api):

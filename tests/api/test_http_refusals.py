@@ -9,7 +9,8 @@ import openai
 import orjson
 import pytest
 from openai import AsyncOpenAI
-from stream_worker import ADMIN_TOKEN, KEYS
+
+from tests.api.stream_worker import ADMIN_TOKEN, KEYS
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 

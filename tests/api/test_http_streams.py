@@ -7,10 +7,11 @@ import asyncio
 import openai
 import orjson
 import pytest
-from stream_worker import HMAC_SECRET, wait_until
 
 from model_gateway.errors import GatewayError
 from model_gateway.signing import verify_reply, verify_stream
+from tests.api.stream_worker import HMAC_SECRET
+from tests.processes import wait_until
 
 ASK = {"model": "echo", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 

@@ -252,7 +252,7 @@ async def test_work_goes_on_after_redis_lost_the_consumer_group(house, agent):
 async def test_a_worker_that_leaves_is_off_the_list_at_once(house):
     worker = await house.start_worker()
     assert await worker.stop() == 0
-    assert await live_workers(house.redis, KEYS, Clock()) == []
+    assert await live_workers(house.redis, KEYS) == []
 
 
 async def test_five_hundred_requests_against_room_for_ten_pay_exactly_ten(redis, redis_url, tmp_path, upstream):

@@ -1,0 +1,1 @@
+"""The front door: turns HTTP into stream entries and back. It knows no provider and no price."""

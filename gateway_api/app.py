@@ -1,0 +1,105 @@
+"""The front door, put together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from gateway_api import budget, chat, health, metrics, models
+from gateway_api.auth import BearerToken, guard
+from gateway_api.body import put_off_continue
+from gateway_api.cancellations import Cancellations
+from gateway_api.fleet_watch import FleetWatch
+from gateway_api.middleware import answer
+from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
+from model_gateway.client import ClientSettings, StreamClient
+from model_gateway.clock import Clock
+from model_gateway.envelope import front_door_secret
+from model_gateway.environment import Environment, weak
+from model_gateway.settings import ConfigError, GatewayConfig
+from model_gateway.tasks import background
+
+SILENCE_SECONDS: Final = 15.0
+"""Of a stream, after which a comment is sent to keep it alive."""
+
+
+def create_door(
+    environment: Environment,
+    config: GatewayConfig,
+    *,
+    clock: Clock | None = None,
+    silence_seconds: float = SILENCE_SECONDS,
+    variables: Mapping[str, str] = os.environ,
+) -> FrontDoor:
+    """Everything that the handlers share; nothing is connected yet.
+
+    Raises:
+        ConfigError: the metrics' token is missing or weak.
+    """
+    clock = clock or Clock()
+    client = StreamClient(
+        environment.redis_url,
+        sender=f"http-{secrets.token_hex(8)}",
+        secret=front_door_secret(environment.hmac_secret),
+        config=ClientSettings(max_depth=config.queue.max_depth),
+        clock=clock,
+    )
+    return FrontDoor(
+        environment=environment,
+        config=config,
+        client=client,
+        clock=clock,
+        fleet=FleetWatch(client),
+        cancellations=Cancellations(),
+        traffic=Traffic(),
+        admin=BearerToken(environment.admin_token),
+        metrics_token=_metrics_token(config, variables),
+        silence_seconds=silence_seconds,
+    )
+
+
+def _metrics_token(config: GatewayConfig, variables: Mapping[str, str]) -> BearerToken | None:
+    name = config.metrics.token
+    if name is None:
+        return None
+    problems = weak(name, variables.get(name, ""))
+    if problems:
+        raise ConfigError("environment", problems)
+    return BearerToken(variables[name])
+
+
+def create_app(door: FrontDoor) -> web.Application:
+    """The HTTP application."""
+    app = web.Application(middlewares=[answer, guard(door.admin)], client_max_size=door.config.limits.body_bytes)
+    app[FRONT_DOOR] = door
+    app.cleanup_ctx.append(_connected)
+    _add_routes(app.router)
+    return app
+
+
+def _add_routes(router: web.UrlDispatcher) -> None:
+    router.add_post("/v1/chat/completions", chat.chat_completions, expect_handler=put_off_continue)
+    router.add_post("/proxy/{model:.+}", chat.proxy, expect_handler=put_off_continue)
+    router.add_get("/models", models.published_models)
+    router.add_get("/v1/models", models.openai_models)
+    router.add_get("/v1/models/{id:.+}", models.openai_model)
+    router.add_get("/budget/stats", budget.stats)
+    router.add_post("/budget/reset", budget.reset)
+    router.add_get("/metrics", metrics.metrics)
+    router.add_get("/health", health.live)
+    router.add_get("/health/live", health.live)
+    router.add_get("/health/ready", health.ready)
+
+
+async def _connected(app: web.Application) -> AsyncIterator[None]:
+    """Listen for replies and watch the fleet; start even while Redis is away."""
+    door = app[FRONT_DOOR]
+    await door.fleet.refresh()
+    async with background(door.fleet.watch(), "fleet"):
+        yield
+    await door.cancellations.close()
+    await door.client.close()

@@ -1,0 +1,36 @@
+"""Cancellations on their way to the workers; a client that has left can't wait for its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from model_gateway.client import Exchange
+from model_gateway.errors import GatewayError
+
+_log = structlog.get_logger(__name__)
+
+
+class Cancellations:
+    """Asks the workers to stop requests, in tasks of their own."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, exchange: Exchange) -> None:
+        """Ask for one request to be stopped, without waiting."""
+        task = asyncio.create_task(_cancel(exchange), name="cancel")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for those under way."""
+        await asyncio.gather(*self._tasks)
+
+
+async def _cancel(exchange: Exchange) -> None:
+    try:
+        await exchange.cancel()
+    except GatewayError as error:  # the request then runs to its end
+        _log.warning("cancel.failed", request_id=exchange.request_id, code=error.code)

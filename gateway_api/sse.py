@@ -1,0 +1,128 @@
+"""Streamed replies as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from aiohttp import web
+
+from gateway_api.responses import reply_response
+from gateway_api.state import FRONT_DOOR
+from model_gateway.client import Exchange
+from model_gateway.errors import GatewayError
+from model_gateway.replies import Reply
+
+_KEEP_ALIVE: Final = b": keep-alive\n\n"
+_DONE: Final = b"data: [DONE]\n\n"
+_LAST_WORD_SECONDS: Final = 1.0
+
+
+class _EventStream(web.StreamResponse):
+    """A response whose header goes out with the first event, in one write."""
+
+    _send_headers_immediately = False
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+                "x-request-id": request_id,
+            }
+        )
+
+
+class _Relay:
+    """Passes one request's entries on.
+
+    Attributes:
+        response: nothing of it is sent before the first entry, or before a long silence.
+        over: whether the request has come to its end.
+    """
+
+    def __init__(self, request: web.Request, exchange: Exchange, silence_seconds: float) -> None:
+        self.response = _EventStream(exchange.request_id)
+        self.over = False
+        self._request = request
+        self._exchange = exchange
+        self._silence_seconds = silence_seconds
+
+    async def run(self) -> web.StreamResponse:
+        """Pass everything on, to the end; a refusal before anything was sent is a plain HTTP error."""
+        reply = await self._next()
+        if reply is not None and reply.kind != "chunk":
+            self.over = True
+            return reply_response(reply)
+        await self.response.prepare(self._request)
+        while True:
+            events = self._events(reply)
+            if self.over:
+                await self.response.write_eof(events)
+                return self.response
+            await self.response.write(events)
+            reply = await self._next()
+
+    async def _next(self) -> Reply | None:
+        try:
+            return await self._exchange.next(self._silence_seconds)
+        except TimeoutError:
+            return None
+
+    def _events(self, reply: Reply | None) -> bytes:
+        """An entry and those that are here already; a comment if there is none."""
+        if reply is None:
+            return _KEEP_ALIVE
+        events: list[bytes] = []
+        while reply is not None and not self.over:
+            events.append(self._event(reply))
+            reply = None if self.over else self._exchange.ready()
+        return b"".join(events)
+
+    def _event(self, reply: Reply) -> bytes:
+        self.over = reply.end or reply.kind == "error"
+        if reply.kind == "error":
+            self.response.force_close()
+            return b"data: %b\n\n" % reply.data
+        event = b"id: %b:%d\ndata: %b\n\n" % (reply.request_id.encode(), reply.index, reply.data)
+        return event + _DONE if self.over else event
+
+    async def break_off(self, error: GatewayError) -> None:
+        """End in mid-stream with an error event and no ``[DONE]``; cut off a client that has stopped reading."""
+        self.response.force_close()
+        if not self._request.protocol.writing_paused:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    await self.response.write_eof(b"data: %b\n\n" % error.json())
+                    return
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+async def relay(request: web.Request, exchange: Exchange, seconds: float) -> web.StreamResponse:
+    """Stream a request's reply; a client that leaves cancels it.
+
+    Args:
+        request: whose response it is.
+        exchange: the submitted request.
+        seconds: how long all of it may take.
+
+    Raises:
+        GatewayError: ``request_timeout``, where nothing was sent yet.
+    """
+    door = request.app[FRONT_DOOR]
+    relaying = _Relay(request, exchange, door.silence_seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            return await relaying.run()
+    except TimeoutError:
+        error = GatewayError("request_timeout", f"the reply took longer than {seconds:g} s")
+        if not relaying.response.prepared:
+            raise error from None
+        await relaying.break_off(error)
+        return relaying.response
+    finally:
+        if not relaying.over:
+            door.cancellations.ask(exchange)
