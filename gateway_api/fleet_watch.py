@@ -73,6 +73,12 @@ class FleetWatch:
         """Whether a live worker serves a model; while none lives it may yet come."""
         return not self.workers or model in self._served
 
+    def warnings(self) -> list[str]:
+        """What an operator should see although requests are answered."""
+        if self._ledger_whole:
+            return []
+        return ["the ledger is lost, nothing is admitted: run `model-gateway ledger rebuild` or `ledger init`"]
+
     def problems(self, *, durable: bool) -> list[str]:
         """Why requests would not be answered, or might be lost; empty when all is well.
 
@@ -84,6 +90,4 @@ class FleetWatch:
         if asyncio.get_running_loop().time() - self._seen_at > _STALE_SECONDS:
             return ["Redis does not answer"]
         found = [] if self.workers else ["no worker is alive"]
-        if not self._ledger_whole:
-            found.append("the ledger is lost: run `model-gateway ledger rebuild` or `ledger init`")
         return found + self._durability if durable else found

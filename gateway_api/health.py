@@ -22,4 +22,5 @@ async def ready(request: web.Request) -> web.Response:
     problems = door.fleet.problems(durable=not door.environment.unverified_durability)
     if problems:
         return json_response({"status": "unavailable", "problems": problems}, status=503)
-    return json_response({"status": "ready", "workers": len(door.fleet.workers)})
+    warnings = door.fleet.warnings()
+    return json_response({"status": "ready", "workers": len(door.fleet.workers), "warnings": warnings})

@@ -96,7 +96,9 @@ class _Reading(Collector):
 
     def _latency(self, counters: Counters) -> Metric:
         latency = HistogramMetricFamily(
-            "titan_model_latency_seconds", "Seconds from admission to the end, by model", labels=("model",)
+            "titan_model_latency_seconds",
+            "Seconds from taking a request up to settling it, by model",
+            labels=("model",),
         )
         for model in sorted(self._models & counters.latency.keys()):
             histogram = counters.latency[model]

@@ -74,10 +74,7 @@ class WorkerProcess:
             pipeline = self._pipeline(deployments)
             port = await stack.enter_async_context(self._serve_metrics())
             await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
-            janitor = Janitor(
-                self.redis, self.scripts, self._keys, self._config.retention, clock=self._clock, name=self.name
-            )
-            await stack.enter_async_context(background(janitor.run(), "janitor"))
+            await stack.enter_async_context(background(self._janitor().run(), "janitor"))
             _log.info("worker.started", worker=self.name, models=deployments.names, metrics_port=port)
             await self.worker.run(pipeline.run)
         _log.info("worker.stopped", worker=self.name)

@@ -59,6 +59,7 @@ class Janitor:
         now = self._clock.now_ms()
         full = await self._trim(self._keys.requests, self._retention.requests, now)
         full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
+        full |= await self._reply_bytes() > self._retention.replies.bytes
         await self._forget_windows(now)
         if await self._redis.exists(self._keys.requests):
             idle = {"group": GROUP, "idle_ms": str(_IDLE_CONSUMER_MS)}
@@ -92,6 +93,11 @@ class Janitor:
             old = [name for name in names if name.decode().split("|")[part] < oldest]
             if old:
                 await cast("Any", self._redis.hdel(key, *old))
+
+    async def _reply_bytes(self) -> int:
+        """All reply streams together; they lose what is old as they are written."""
+        streams = [stream async for stream in self._redis.scan_iter(match=self._keys.replies("*"), count=1000)]
+        return sum([await self._bytes(stream.decode()) for stream in streams])
 
     async def _bytes(self, stream: str) -> int:
         return int(await self._redis.memory_usage(stream) or 0)

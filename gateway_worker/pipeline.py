@@ -80,13 +80,14 @@ class Pipeline:
         binding = Binding(self._keyring, envelope.request_id, sha256_hex(envelope.body))
         subject = _subject(delivery, envelope)
         delivery.identify(subject.owner, self._keys.record(envelope.principal, envelope.request_id))
+        if delivery.count > self._config.redelivery.max_deliveries:
+            await self._give_up(delivery, subject, binding)
+            return
         try:
             work = self._understand(subject, binding)
             subject = work.subject
             async with work.deployment.capacity(delivery.slots.park()):
                 await self._admit_and_call(delivery, work)
-        except LeaseLostError:
-            _log.warning("request.lease_lost", request_id=envelope.request_id)
         except GatewayError as error:
             reply = error_entry(error, binding)
             await self._transitions.refuse(subject, reply, error.code, called=bool(delivery.token))
@@ -94,11 +95,9 @@ class Pipeline:
     # -- open and understand
 
     def _open(self, delivery: Delivery) -> Envelope:
-        """Who asks for what; an entry that keeps killing its workers is not opened again."""
+        """Who asks for what."""
         envelope = open_envelope(delivery.fields, self._secrets)
         reply_to = {"sender": envelope.sender, "request_id": envelope.request_id}
-        if delivery.count > self._config.redelivery.max_deliveries:
-            raise BadEnvelopeError(f"delivered {delivery.count - 1} times and never finished", **reply_to)
         arrived = int(delivery.entry.partition("-")[0])
         age = arrived - envelope.ts_ms
         if not -_CLOCK_SKEW_MS <= age <= self._config.retention.dedupe_seconds * 1000:
@@ -115,6 +114,15 @@ class Pipeline:
         await self._transitions.dead_letter(delivery.entry, delivery.fields, str(error), reply)
         self._metrics.dead_letters.inc()
         _log.warning("request.dead_letter", entry=delivery.entry, reason=str(error))
+
+    async def _give_up(self, delivery: Delivery, subject: Subject, binding: Binding) -> None:
+        """An entry that was delivered again and again and never finished: it may be what kills its workers."""
+        reason = f"delivered {delivery.count - 1} times and never finished"
+        error = GatewayError("outcome_unknown", f"the request was {reason}")
+        reply = error_entry(error, binding)
+        await self._transitions.refuse(subject, reply, error.code, called=True, dead=(reason, delivery.fields))
+        self._metrics.dead_letters.inc()
+        _log.warning("request.dead_letter", entry=delivery.entry, reason=reason)
 
     def _understand(self, subject: Subject, binding: Binding) -> Work:
         """The request, checked, and what it runs on.
@@ -150,7 +158,7 @@ class Pipeline:
         match admission.kind:
             case "admitted":
                 delivery.admitted(work.subject.token)
-                await self._settle(work, admission, await self._call(delivery, work, admission))
+                await self._settle(work, admission, await self._outcome(delivery, work, admission))
             case "exhausted" | "cancelled":
                 delivery.admitted(work.subject.token)
                 await self._settle(work, admission, _not_called(work, admission))
@@ -179,6 +187,14 @@ class Pipeline:
         return error_entry(error, work.binding)
 
     # -- call
+
+    async def _outcome(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
+        """The call's outcome; where the fence turned a chunk away, settle judges whether anything is owed."""
+        try:
+            return await self._call(delivery, work, admission)
+        except LeaseLostError:
+            error = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
+            return Outcome("failed", [error_entry(error, work.binding)], unknown=True, error_code=error.code)
 
     async def _call(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
         """The provider's answer, or what is owed when the request is cancelled."""

@@ -13,7 +13,7 @@ from model_gateway.envelope import Envelope
 from model_gateway.ledger import GATEWAY_SCOPE
 from model_gateway.money import Usage
 from model_gateway.scripts import Script, Scripts, load_script
-from model_gateway.settings import Budget, GatewayConfig
+from model_gateway.settings import DEDUPE_MARGIN_SECONDS, Budget, GatewayConfig
 from model_gateway.streams import GROUP, Keys
 
 RUNNING_TTL_MS: Final = 7 * 86_400_000
@@ -151,8 +151,9 @@ class Transitions:
         self._keys = keys
         self._config = config
         self._consumer = consumer
+        self._dead_keep_ms = str(config.retention.requests.seconds * 1000)
         self._reply_ttl_ms = str(config.retention.replies.seconds * 1000)
-        self._final_ttl_ms = str((config.retention.dedupe_seconds + 300) * 1000)
+        self._final_ttl_ms = str((config.retention.dedupe_seconds + DEDUPE_MARGIN_SECONDS) * 1000)
         self._scopes = [_scope(GATEWAY_SCOPE, config.budget)]
 
     async def admit(self, subject: Subject, amount: int, refusal: Entry, *, old: bool) -> Admission:
@@ -226,7 +227,15 @@ class Transitions:
         )
         return str(answer[0].decode())
 
-    async def refuse(self, subject: Subject, error: Entry, code: str, *, called: bool) -> str:
+    async def refuse(
+        self,
+        subject: Subject,
+        error: Entry,
+        code: str,
+        *,
+        called: bool,
+        dead: tuple[str, Mapping[bytes, bytes]] = ("", {}),
+    ) -> str:
         """End a delivery that is not called. Returns ``refused``, ``duplicate`` or ``lost``.
 
         Args:
@@ -234,10 +243,20 @@ class Transitions:
             error: the reply.
             code: the error's code, for the event.
             called: whether this delivery may have called the provider; then its reservation is charged.
+            dead: the reason and the fields of a dead letter to be written as well.
         """
+        reason, entry = dead
         fields = ["usd_nano", "0", "usd", "0", *Outcome("failed", [], error_code=code).fields()]
         answer = await self._call(
-            _REFUSE, subject, [error], fields=fields, called="1" if called else "0", within=_SETTLE_SECONDS
+            _REFUSE,
+            subject,
+            [error],
+            *_bounded(entry),
+            fields=fields,
+            called="1" if called else "0",
+            reason=reason,
+            keep_ms=self._dead_keep_ms,
+            within=_SETTLE_SECONDS,
         )
         return str(answer[0].decode())
 
@@ -246,13 +265,13 @@ class Transitions:
     ) -> str:
         """Put an entry aside. ``reply`` is sender, request id and error, where there is one to reach."""
         sender, request_id, error = reply or ("nobody", "", None)
-        kept = [part[:_MAX_DEAD_BYTES] for pair in list(fields.items())[:_MAX_DEAD_FIELDS] for part in pair]
+        kept = _bounded(fields)
         args = {
             "group": GROUP,
             "consumer": self._consumer,
             "entry": entry,
             "reason": reason,
-            "keep_ms": str(self._config.retention.requests.seconds * 1000),
+            "keep_ms": self._dead_keep_ms,
             "reply_ttl_ms": self._reply_ttl_ms,
             "replies": [error.fields(request_id)] if error else [],
         }
@@ -262,7 +281,7 @@ class Transitions:
         return str(answer[0].decode())
 
     async def _call(
-        self, script: Script, subject: Subject, replies: Sequence[Entry], *, within: float, **own: Any
+        self, script: Script, subject: Subject, replies: Sequence[Entry], *more: bytes, within: float, **own: Any
     ) -> list[Any]:
         """Call one of the request's scripts: the same keys and common arguments for all."""
         envelope = subject.envelope
@@ -280,7 +299,7 @@ class Transitions:
             "replies": [reply.fields(envelope.request_id) for reply in replies],
             **own,
         }
-        data = [reply.data for reply in replies]
+        data = [*(reply.data for reply in replies), *more]
         return await self._scripts.call(script, self._request_keys(envelope), args, *data, within=within)
 
     def _request_keys(self, envelope: Envelope) -> list[str]:
@@ -295,7 +314,13 @@ class Transitions:
             keys.events,
             keys.replies(envelope.sender),
             keys.epoch,
+            keys.dead,
         ]
+
+
+def _bounded(fields: Mapping[bytes, bytes]) -> list[bytes]:
+    """An entry's fields, flat, as a dead letter keeps them."""
+    return [part[:_MAX_DEAD_BYTES] for pair in list(fields.items())[:_MAX_DEAD_FIELDS] for part in pair]
 
 
 def _scope(name: str, budget: Budget) -> dict[str, str]:

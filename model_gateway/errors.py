@@ -51,7 +51,6 @@ KINDS: Final[dict[str, Kind]] = {
     "storage_full": Kind(503, SERVER, retryable=True),
     "redis_unavailable": Kind(503, SERVER, retryable=True),
     "ledger_lost": Kind(503, SERVER),
-    "shutting_down": Kind(503, SERVER, retryable=True),
     "request_timeout": Kind(504, SERVER),
     # the provider's trouble
     "upstream_unauthorized": Kind(502, SERVER),

@@ -17,6 +17,8 @@ from model_gateway.streams import Keys
 GATEWAY_SCOPE: Final = "gateway"
 """The scope that every request belongs to."""
 
+_READ_SECONDS: Final = 2.0
+
 _STATS: Final = load_script("model_gateway", "budget_stats", "model_gateway:prelude")
 _RESET: Final = load_script("model_gateway", "budget_reset", "model_gateway:prelude", allow_oom=True)
 
@@ -36,7 +38,8 @@ async def budget_stats(scripts: Scripts, keys: Keys, budget: Budget) -> dict[str
 
     Dollars are numbers for people; ``*_nano`` beside them are exact.
     """
-    answer = await scripts.call(_STATS, [keys.ledger, keys.spend, keys.epoch], {"scope": GATEWAY_SCOPE})
+    args = {"scope": GATEWAY_SCOPE}
+    answer = await scripts.call(_STATS, [keys.ledger, keys.spend, keys.epoch], args, within=_READ_SECONDS)
     window = answer[0].decode()
     settled, reserved, overrun, seconds_left, whole = (int(value) for value in answer[1:6])
     limit = budget.limit_nano

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from model_gateway.scripts import AWAY
 from model_gateway.tasks import end
@@ -125,6 +126,10 @@ class ReplyReader:
                 away = True
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            except ResponseError as error:  # such as a key of another type in the stream's place
+                _log.exception("replies.unreadable", stream=self._stream, error=str(error)[:200])
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             for _, entries in found or ():
                 for entry, fields in entries:
                     self._after = entry
@@ -133,6 +138,10 @@ class ReplyReader:
     def _deliver(self, entry: bytes, fields: Mapping[bytes, bytes]) -> None:
         waiting = self._waiting.get(fields.get(b"id", b"").decode("ascii", "replace"))
         if waiting:
-            reply = decode_reply(entry, fields)
+            try:
+                reply = decode_reply(entry, fields)
+            except (KeyError, ValueError):
+                _log.warning("replies.malformed", stream=self._stream, entry=entry.decode())
+                return
             for queue in waiting:
                 queue.put_nowait(reply)

@@ -6,12 +6,24 @@ import difflib
 from collections.abc import Hashable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from model_gateway.money import MAX_LIMIT_USD, nano_from_usd
+
+DEDUPE_MARGIN_SECONDS: Final = 300
+"""How much longer than ``dedupe_seconds`` a finished request's record lives, for clocks that differ."""
 
 
 class ConfigError(Exception):
@@ -137,11 +149,20 @@ class Retention(_Section):
     """How long streams are kept."""
 
     requests: Span = Span(seconds=24 * 3600, bytes=512 * 2**20)
-    replies: Span = Span(seconds=3600, bytes=512 * 2**20)
+    replies: Span = Span(seconds=7200, bytes=512 * 2**20)
     events: Span = Span(seconds=35 * 86_400, bytes=2**30)
     dedupe_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = Field(
         3600, description="how long a repeated id is recognised, and how old an envelope may be"
     )
+
+    @model_validator(mode="after")
+    def _answers_outlive_ids(self) -> Self:
+        if self.replies.seconds < self.dedupe_seconds + DEDUPE_MARGIN_SECONDS:
+            raise ValueError(
+                f"replies.seconds must be at least dedupe_seconds + {DEDUPE_MARGIN_SECONDS}: "
+                "a repeated id is answered with the replies it had"
+            )
+        return self
 
 
 class Queue(_Section):

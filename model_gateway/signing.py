@@ -89,9 +89,10 @@ def clean_object(text: bytes, parsed: Any, *, one_line: bool, without: Collectio
     if not isinstance(parsed, dict):
         raise NotAnObjectError(f"expected a JSON object, got {type(parsed).__name__}")
     text = text.strip()
-    if OWN_MEMBERS.isdisjoint(parsed) and not (one_line and (b"\n" in text or b"\r" in text)):
+    unwanted = OWN_MEMBERS.union(without)
+    if unwanted.isdisjoint(parsed) and not (one_line and (b"\n" in text or b"\r" in text)):
         return text
-    return orjson.dumps({name: value for name, value in parsed.items() if name not in OWN_MEMBERS})
+    return orjson.dumps({name: value for name, value in parsed.items() if name not in unwanted})
 
 
 def _append(text: bytes, members: bytes) -> bytes:

@@ -2,8 +2,18 @@
 -- this delivery's own, whose admission was answered too late, was not called and costs nothing.
 --
 -- KEYS: see request.lua
--- args: see request.lua; besides: id, called ('1': this delivery may have called), fields (of the terminal event)
+-- args: see request.lua; besides: id, called ('1': this delivery may have called), fields (of the terminal event),
+--   reason (of a dead letter to be written too, or empty), keep_ms; then ARGV after the replies' data: the entry's fields
 -- returns: {'refused'} | {'lost'} | {'duplicate'}
+
+-- A copy of the entry among the dead letters.
+local function bury()
+  local letter = { 'reason', a.reason, 'entry', a.entry }
+  for i = #a.replies + 2, #ARGV do
+    letter[#letter + 1] = ARGV[i]
+  end
+  redis.call('XADD', DEAD, 'MINID', '~', digits(SERVER_NOW - tonumber(a.keep_ms)), '*', unpack(letter))
+end
 
 local answer = not_to_be_run()
 if answer then
@@ -20,4 +30,7 @@ for _, value in ipairs(a.fields) do
   fields[#fields + 1] = value
 end
 finish('failed', fields)
+if a.reason ~= '' then
+  bury()
+end
 return { 'refused' }

@@ -11,7 +11,9 @@ for i, entry in ipairs(a.entries) do
   local token, record = a.tokens[i], KEYS[i + 1]
   local held
   if token ~= '' then
-    held = redis.call('HGET', record, 'token') == token
+    -- A record that is gone is for settle to judge, which charges what was spent all the same.
+    local found = redis.call('HGET', record, 'token')
+    held = not found or found == token
   else
     local pending = redis.call('XPENDING', KEYS[1], a.group, entry, entry, 1)
     held = pending[1] ~= nil and pending[1][2] == a.consumer

@@ -1,11 +1,11 @@
 -- Shared by the scripts that move one request along. They all take the same keys, in this order:
 --
--- KEYS: 1 requests, 2 record, 3 open, 4 ledger, 5 spend, 6 counters, 7 events, 8 replies, 9 epoch
+-- KEYS: 1 requests, 2 record, 3 open, 4 ledger, 5 spend, 6 counters, 7 events, 8 replies, 9 epoch, 10 dead
 -- args: group, consumer, entry, owner (<principal>:<id>), token, base (JSON text: the fields of each event),
 --       model, final_ttl_ms, reply_ttl_ms; `replies`: fields of each reply entry but its data, which is ARGV[2..]
 
 local REQUESTS, RECORD, OPEN, LEDGER, SPEND = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local COUNTERS, EVENTS, REPLIES, EPOCH = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local COUNTERS, EVENTS, REPLIES, EPOCH, DEAD = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local FINAL = { done = true, failed = true, cancelled = true }
 local TERMINAL = { done = 'model.request.complete', failed = 'model.request.failed', cancelled = 'model.request.cancelled' }
 

@@ -25,23 +25,28 @@ local function close(state, held, cost)
   finish(state, fields)
 end
 
+-- The reservation's token decides: an agent may write its own record, but not the ledger.
+local held, cost = reservation(), a.cost
+local holder = held and held.token or rec.token
+if holder and holder ~= a.token then
+  return { 'stale' }
+end
 if not rec.state then
-  -- Redis lost the record. What was spent is still spent.
-  local held = reservation() or { window = a.window, amount = '0', scopes = a.scope_names }
-  local cost = a.unknown == '1' and a.amount or a.cost
-  charge_unknown(held, base, a.attempt, cost, 'record_missing')
+  -- Redis lost the record, and what was spent is still spent; unless this comes so late that the record of whoever
+  -- finished the request may have run out.
+  if not held and tonumber(a.latency_ms) > tonumber(a.final_ttl_ms) then
+    return { 'stale' }
+  end
+  held = held or { window = a.window, amount = '0', scopes = a.scope_names }
+  charge_unknown(held, base, a.attempt, a.unknown == '1' and a.amount or cost, 'record_missing')
   close('failed', held, '0')
   return { 'missing' }
 end
-if rec.token ~= a.token then
-  return { 'stale' }
-end
-if rec.state ~= 'running' then
+if not held and rec.state ~= 'running' then
   return { 'already' }
 end
 
 -- A request that was taken over with nothing reserved has nothing to charge.
-local held, cost = reservation(), a.cost
 if not held then
   held, cost = { window = rec.window, amount = '0', scopes = '' }, '0'
 elseif a.unknown == '1' then

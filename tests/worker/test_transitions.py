@@ -310,3 +310,35 @@ async def test_a_refusal_after_the_call_charges_the_reservation(bench):
     await bench.transitions().refuse(subject, REFUSAL, "redis_unavailable", called=True)
     assert (await bench.stats())["spent_nano"] == 100_000
     await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_an_agent_that_ends_its_own_record_still_pays(bench):
+    subject = await bench.take("r1", token="t1")
+    admission = await admit(bench, subject)
+    await bench.redis.hset(KEYS.record("agent-test", "r1"), mapping={"state": "done", "token": "mine"})
+    assert await bench.transitions().settle(subject, admission, 100_000, paid(70_000)) == "settled"
+    assert (await bench.stats())["spent_nano"] == 70_000
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_a_settle_that_comes_after_the_record_has_run_out_charges_nothing_again(bench):
+    subject = await bench.take("r1", token="t1")
+    admission = await admit(bench, subject)
+    await bench.transitions().settle(subject, admission, 100_000, paid(70_000))
+    await bench.redis.delete(KEYS.record("agent-test", "r1"))
+    late = paid(70_000, latency_ms=2 * DAY_MS)
+    assert await bench.transitions().settle(subject, admission, 100_000, late) == "stale"
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_an_entry_that_is_given_up_pays_for_its_attempt_and_leaves_a_dead_letter(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [subject.entry])
+    again = bench.subject("r1", subject.entry, "t2")
+    dead = ("delivered 5 times and never finished", {b"id": b"r1"})
+    await bench.transitions("b").refuse(again, REFUSAL, "outcome_unknown", called=True, dead=dead)
+    assert (await bench.stats())["spent_nano"] == 100_000
+    [[_, letter]] = await bench.redis.xrange(KEYS.dead)
+    assert letter == {b"reason": dead[0].encode(), b"entry": subject.entry.encode(), b"id": b"r1"}
+    await check_idle(bench.redis, LIMIT, {"r1"})

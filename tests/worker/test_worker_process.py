@@ -168,6 +168,39 @@ async def test_a_request_cancelled_while_it_waits_in_the_queue_is_never_called(h
     await check_idle(house.redis, LIMIT, {exchange.request_id})
 
 
+async def test_a_stream_whose_record_redis_lost_is_charged_all_the_same(house, agent, upstream):
+    await house.start_worker()
+    upstream.next(Behaviour(hold_at=3))
+    chunks = agent.stream(model="paid", messages=HELLO, request_id="mine")
+    await anext(chunks)
+    await house.redis.delete(KEYS.record("agent-test", "mine"))
+    upstream.release()
+    [failed] = await wait_until(lambda: _terminal(house.redis, "failed"))
+    [unknown] = [event for event in await events_of(house.redis) if event["event_type"] == "model.request.unknown"]
+    assert (unknown["error_code"], unknown["usd_nano"]) == ("record_missing", unknown["reserved_nano"])
+    assert failed["request_id"] == "mine"
+    with pytest.raises(GatewayError):
+        async for _ in chunks:
+            pass
+
+
+async def test_an_entry_that_kills_every_worker_is_given_up(house, agent, upstream):
+    upstream.script["paid"] = Behaviour(hold_at=0)
+    path = house.folder / "models.yaml"
+    path.write_text(path.read_text() + "redelivery: {max_attempts: 10, max_deliveries: 2}\n")
+    asking = asyncio.create_task(agent.complete(model="paid", messages=HELLO))
+    for number in range(2):
+        worker = await house.start_worker(f"w{number}")
+        await upstream.arrived(number + 1)
+        await worker.stop(signal.SIGKILL)
+    await house.start_worker("last")
+    with pytest.raises(GatewayError) as caught:
+        await asking
+    assert caught.value.code == "outcome_unknown"
+    assert await house.redis.xlen(KEYS.dead) == 1
+    await check_idle(house.redis, LIMIT)
+
+
 def envelope(request_id="r1", *, ts=None, model="echo", body=b'{"messages":[{"role":"user","content":"x"}]}'):
     ts = Clock().now_ms() if ts is None else ts
     return Envelope("agent-test", "agent-test", request_id, "chat", model, ts, body)
