@@ -46,6 +46,7 @@ class Worker:
         self._hands: dict[str, Delivery] = {}
         self._stopping = asyncio.Event()
         self._connected_at: float | None = None
+        self._away = False
 
     async def run(self, handler: Handler) -> None:
         """Work until ``stop``, then finish what runs within the drain time; the rest is left for reclaim."""
@@ -103,11 +104,14 @@ class Worker:
             if "BUSYGROUP" not in str(error):
                 raise
         self._connected_at = asyncio.get_running_loop().time()
+        self._away = False
         _log.info("worker.connected", worker=self._name)
 
     def _note_away(self, error: Exception) -> None:
-        if self._connected_at is not None or not isinstance(error, AWAY):
+        """Say so once, and join anew when Redis is back."""
+        if not self._away:
             _log.warning("worker.redis_away", worker=self._name, error=str(error)[:200])
+        self._away = True
         self._connected_at = None
 
     async def _pause(self, seconds: float) -> None:
