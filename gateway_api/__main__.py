@@ -10,10 +10,10 @@ import structlog
 import uvloop
 
 from gateway_api.app import create_door
-from gateway_api.logs import configure_logs
 from gateway_api.serve import serving
 from gateway_api.state import FrontDoor
 from model_gateway.environment import Environment
+from model_gateway.process import allow_connections, log_to_stderr
 from model_gateway.settings import ConfigError, load_config
 
 _log = structlog.get_logger(__name__)
@@ -21,14 +21,16 @@ _log = structlog.get_logger(__name__)
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
+    log_to_stderr()
     try:
         environment = Environment.read()
         environment.require("REDIS_URL", "ADMIN_TOKEN", "HMAC_SECRET")
-        door = create_door(environment, load_config(environment.config_path))
+        config = load_config(environment.config_path)
+        door = create_door(environment, config)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    configure_logs()
+    allow_connections(config.limits.connections)
     try:
         uvloop.run(_serve(door))
     except OSError as error:

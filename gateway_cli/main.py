@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway_cli import acl, check_config, demo, ledger, processes, up
 from gateway_cli.errors import StartupError
-from model_gateway.logs import log_to_stderr
+from model_gateway.process import log_to_stderr
 from model_gateway.settings import ConfigError
 
 _COMMANDS: Final = (up, processes, check_config, acl, ledger, demo)

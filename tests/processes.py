@@ -23,6 +23,7 @@ from model_gateway.streams import Keys
 ADMIN_TOKEN = "test-admin-token-" + "a" * 32
 HMAC_SECRET = "test-hmac-secret-" + "h" * 32
 AGENT_SECRET = "test-agent-secret-" + "g" * 32
+FEW_FILES = 256
 ROOT = Path(__file__).parent.parent
 
 
@@ -128,10 +129,14 @@ class Gateway:
         return GatewayClient(self.redis_url, agent="test", secret=AGENT_SECRET)
 
     async def _start(self, name: str, module: str, **variables: str) -> Part:
+        """A process with few open files to begin with, as on many systems."""
         log = self.folder / f"{name}-{len(self.parts)}.log"
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, env={**self.variables, **variables}, stderr=stderr, cwd=self.folder
+                *("sh", "-c", f'ulimit -Sn {FEW_FILES}; exec "$0" -m {module}', sys.executable),
+                env={**self.variables, **variables},
+                stderr=stderr,
+                cwd=self.folder,
             )
         part = Part(process, name, log)
         self.parts.append(part)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import aiohttp
 import openai as sdk
 import pytest
 from pydantic import BaseModel
 
 from tests.invariants import check_idle
+from tests.processes import ADMIN_TOKEN
 from tests.upstream_replies import Behaviour
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -119,3 +122,18 @@ async def test_a_wrong_key_is_an_authentication_error(house):
     async with sdk.AsyncOpenAI(base_url=f"{house.url}/v1", api_key="wrong", max_retries=0) as client:
         with pytest.raises(sdk.AuthenticationError):
             await client.chat.completions.create(model="echo", messages=HELLO)
+
+
+async def test_a_thousand_connections_at_once_are_served_with_the_default_bounds(house):
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    together = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(house.url, headers=headers, connector=together) as session:
+
+        async def ask(number):
+            body = {"model": "echo", "messages": HELLO, "stream": bool(number % 2)}
+            async with session.post("/v1/chat/completions", json=body) as answer:
+                return answer.status, (await answer.read())[-14:] == b"data: [DONE]\n\n"
+
+        answers = await asyncio.gather(*(ask(number) for number in range(1_000)))
+    assert answers == [(200, False), (200, True)] * 500
+    await check_idle(house.redis, LIMIT)
