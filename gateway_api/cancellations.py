@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
@@ -20,13 +22,30 @@ class Cancellations:
 
     def ask(self, exchange: Exchange) -> None:
         """Ask for one request to be stopped, without waiting."""
-        task = asyncio.create_task(_cancel(exchange), name="cancel")
+        self._start(_cancel(exchange))
+
+    def abandon(self, submitting: asyncio.Task[Exchange], *, cancel: bool) -> None:
+        """Let go of a request whose client left while it was submitted; ask for it to be stopped if ``cancel``."""
+        self._start(_abandon(submitting, cancel=cancel))
+
+    def _start(self, asking: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(asking, name="cancel")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Wait for those under way."""
         await asyncio.gather(*self._tasks)
+
+
+async def _abandon(submitting: asyncio.Task[Exchange], *, cancel: bool) -> None:
+    try:
+        exchange = await submitting
+    except GatewayError:  # then there is nothing to stop
+        return
+    async with exchange:
+        if cancel:
+            await _cancel(exchange)
 
 
 async def _cancel(exchange: Exchange) -> None:

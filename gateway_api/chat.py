@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from gateway_api.auth import ADMIN
@@ -37,12 +39,22 @@ async def _complete(request: web.Request, named: str) -> web.StreamResponse:
     check_output_bound(chat, row.max_tokens)
     if not door.fleet.listening:
         raise unavailable()
-    async with await door.client.submit(principal=ADMIN, model=model, body=body) as exchange:
+    async with await _submit(door, model, body, stream=chat.stream) as exchange:
         request[REQUEST_ID] = exchange.request_id
         seconds = longest_wait(door.config, row)
         if chat.stream:
             return await relay(request, exchange, seconds)
         return await _whole(door, exchange, seconds)
+
+
+async def _submit(door: FrontDoor, model: str, body: bytes, *, stream: bool) -> Exchange:
+    """Put the request on the stream; a client that leaves in this very moment has left a submitted request."""
+    submitting = asyncio.create_task(door.client.submit(principal=ADMIN, model=model, body=body), name="submit")
+    try:
+        return await asyncio.shield(submitting)
+    except asyncio.CancelledError:
+        door.cancellations.abandon(submitting, cancel=stream)
+        raise
 
 
 def longest_wait(config: GatewayConfig, row: ModelRow) -> float:

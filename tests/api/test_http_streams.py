@@ -133,6 +133,22 @@ async def test_a_client_that_leaves_before_the_first_chunk_cancels_its_stream(ap
     await asyncio.gather(asking, return_exceptions=True)
 
 
+async def test_a_client_that_leaves_while_its_stream_is_submitted_cancels_it(api, worker, redis):
+    await redis.client_pause(60_000, all=False)
+    asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=ASK))
+
+    async def submitting() -> bool:
+        return any(client["cmd"] == "evalsha" and "b" in client["flags"] for client in await redis.client_list())
+
+    await wait_until(submitting)
+    asking.cancel()
+    await wait_until(lambda: api.door.traffic.connections == 0)
+    await redis.client_unpause()
+    taken = await worker.take()
+    assert await wait_until(worker.cancelled) == [taken.envelope.request_id]
+    await asyncio.gather(asking, return_exceptions=True)
+
+
 async def test_a_stream_that_came_to_its_end_is_not_cancelled(api, worker):
     asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=ASK))
     await (await worker.take()).chunk("all", final=True)
