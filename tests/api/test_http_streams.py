@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_before_the_first_chunk_cancels_its_stream(ap
 
 
 async def test_a_client_that_leaves_while_its_stream_is_submitted_cancels_it(api, worker, redis):
-    await redis.client_pause(60_000, all=False)
+    await redis.client_pause(20_000, all=False)
     asking = asyncio.create_task(api.call("POST", "/proxy/echo", json=ASK))
 
     async def submitting() -> bool:
