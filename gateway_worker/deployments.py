@@ -80,11 +80,9 @@ class Deployment:
 
     def _input_bound(self, request: ChatRequest, body_bytes: int) -> int:
         """Input tokens at most: a byte-level token is at least one byte, and JSON only adds bytes to the text."""
-        images = request.images * self.row.image_tokens
         if self.row.reserve == "estimate":
-            counted = self.count_input(request) + len(str(request.payload.get("tools") or ""))
-            return int(counted * _ESTIMATE_MARGIN) + _OVERHEAD + images
-        return body_bytes - request.data_bytes + _OVERHEAD + images
+            return int(self.count_input(request) * _ESTIMATE_MARGIN) + _OVERHEAD
+        return body_bytes - request.data_bytes + request.images * self.row.image_tokens + _OVERHEAD
 
     def fields(self, request: ChatRequest) -> dict[str, Any]:
         """The request's fields for the provider, with an output bound."""
@@ -98,9 +96,12 @@ class Deployment:
         return found
 
     def count_input(self, request: ChatRequest) -> int:
-        """Input tokens by our own count."""
+        """Input tokens by our own count; an image counts as what it is reserved at."""
         count = self.provider.count_tokens
-        return sum(count(text, self.engine) + MESSAGE_OVERHEAD for text in request.text())
+        texts = (*request.text(), *request.schemas())
+        return request.images * self.row.image_tokens + sum(
+            count(text, self.engine) + MESSAGE_OVERHEAD for text in texts
+        )
 
     def count_output(self, text: str) -> int:
         """Output tokens by our own count."""

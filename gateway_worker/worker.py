@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from gateway_worker.delivery import Delivery, Slots
 from gateway_worker.transitions import RUNNING_TTL_MS
@@ -60,10 +60,18 @@ class Worker:
             )
         ]
         try:
-            await reader
+            await self._watch(reader, upkeep)
             await self._drain()
         finally:
             await end(reader, *upkeep)
+
+    async def _watch(self, reader: asyncio.Task[None], upkeep: list[asyncio.Task[None]]) -> None:
+        """Wait for the reader to stop; a loop that failed would leave a worker that only looks alive."""
+        await asyncio.wait((reader, *upkeep), return_when=asyncio.FIRST_COMPLETED)
+        for task in (reader, *upkeep):
+            if task.done():
+                task.result()
+        await reader  # the reclaim loop, too, ends by itself when the worker is stopped
 
     def stop(self) -> None:
         """Take nothing new."""
@@ -147,8 +155,8 @@ class Worker:
         while True:
             await asyncio.sleep(self._lease / 3)
             hands = list(self._hands.values())
-            for start in range(0, len(hands), _RENEW_BATCH):
-                await self._renew_some(hands[start : start + _RENEW_BATCH])
+            batches = [hands[start : start + _RENEW_BATCH] for start in range(0, len(hands), _RENEW_BATCH)]
+            await asyncio.gather(*(self._renew_some(batch) for batch in batches))
 
     async def _renew_some(self, hands: list[Delivery]) -> None:
         tokens = [delivery.token for delivery in hands]
@@ -162,7 +170,10 @@ class Worker:
         records = [delivery.record or self._keys.requests + ":none" for delivery in hands]
         try:
             kept = await self._scripts.call(_RENEW, [self._keys.requests, *records], args, within=self._lease / 3)
-        except (GatewayError, ResponseError) as error:
+        except GatewayError as error:
+            self._note_away(error)
+            return
+        except ResponseError as error:
             _log.warning("worker.not_renewed", worker=self._name, error=str(error)[:200])
             return
         for delivery, token, mine in zip(hands, tokens, kept, strict=True):
@@ -218,13 +229,13 @@ class Worker:
         while True:
             try:
                 found: Any = await self._redis.xread({self._keys.control: after}, count=_CONTROL_COUNT, block=BLOCK_MS)
-            except (*AWAY, ResponseError):
+                for _, entries in found or ():
+                    for entry, fields in entries:
+                        after = entry
+                        await self._cancel(fields)
+            except (RedisError, OSError) as error:
+                _log.debug("worker.control_unreadable", worker=self._name, error=str(error)[:200])
                 await asyncio.sleep(_LONGEST_DELAY)
-                continue
-            for _, entries in found or ():
-                for entry, fields in entries:
-                    after = entry
-                    await self._cancel(fields)
 
     async def _cancel(self, fields: Mapping[bytes, bytes]) -> None:
         """Cancel what is in hand, if its record says so: whoever may write here may not cancel everyone's."""
@@ -236,9 +247,13 @@ class Worker:
     # -- drain
 
     async def _drain(self) -> None:
-        tasks = [delivery.task for delivery in self._hands.values() if delivery.task is not None]
-        if not tasks:
-            return
-        _log.info("worker.draining", worker=self._name, requests=len(tasks))
-        _, left = await asyncio.wait(tasks, timeout=self._drain_seconds)
-        await end(*left)
+        """Wait for what is in hand, a claim that was under way included; let go of the rest."""
+        deadline = asyncio.get_running_loop().time() + self._drain_seconds
+        if self._hands:
+            _log.info("worker.draining", worker=self._name, requests=len(self._hands))
+        while tasks := [delivery.task for delivery in self._hands.values() if delivery.task is not None]:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                await end(*tasks)
+                return
+            await asyncio.wait(tasks, timeout=left)

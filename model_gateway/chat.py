@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import jiter
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_gateway.errors import GatewayError
@@ -27,6 +28,9 @@ class _StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+# Lists fail at their first bad item: a report of every one of a million costs seconds and gigabytes.
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
     type: str
@@ -35,9 +39,9 @@ class _Part(BaseModel):
 class _Message(BaseModel):
     model_config = ConfigDict(strict=True)
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
+    content: str | Annotated[list[_Part], Field(fail_fast=True)] | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
 
 class _Tool(BaseModel):
@@ -50,7 +54,7 @@ class _Body(BaseModel):
 
     model_config = ConfigDict(strict=True)
     model: str | None = None
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    messages: Annotated[list[_Message], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: Positive | None = None
@@ -63,8 +67,8 @@ class _Body(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
-    tools: list[_Tool] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    tools: Annotated[list[_Tool], Field(fail_fast=True)] | None = None
     user: str | None = None
 
 
@@ -117,6 +121,12 @@ class ChatRequest:
                 yield content
             elif content:
                 yield from (part["text"] for part in content if isinstance(part.get("text"), str))
+
+    def schemas(self) -> Iterator[str]:
+        """What else a model reads, as JSON text: tools, their calls, the format of the answer."""
+        parts = [self.payload.get(name) for name in ("tools", "functions", "response_format")]
+        parts += [message.get("tool_calls") for message in self.messages]
+        yield from (orjson.dumps(part).decode() for part in parts if part)
 
 
 def parse_json(body: bytes) -> Any:

@@ -184,7 +184,7 @@ class StreamClient:
         )
         match answer[0]:
             case b"duplicate":
-                return await self._reader.since(envelope.request_id, answer[1].decode())
+                return await self._past(envelope.request_id, answer[1].decode())
             case b"busy":
                 raise GatewayError("queue_full", f"{answer[1]} requests wait already", retry_after=1)
             case b"full":
@@ -192,6 +192,12 @@ class StreamClient:
                     "storage_full", "the streams are past their byte budget; see retention", retry_after=5
                 )
         return []
+
+    async def _past(self, request_id: str, entry: str) -> list[Reply]:
+        try:
+            return await self._reader.since(request_id, entry)
+        except AWAY as error:
+            raise unavailable() from error
 
     async def _cancel(self, principal: str, request_id: str) -> None:
         await self.scripts.call(

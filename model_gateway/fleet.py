@@ -69,7 +69,17 @@ async def _now_ms(redis: Redis) -> int:
 
 async def _states(redis: Redis, keys: Keys) -> dict[str, WorkerState]:
     raw = cast("dict[bytes, bytes]", await cast("Any", redis.hgetall(keys.workers)))
-    return {name.decode(): WorkerState(**orjson.loads(value)) for name, value in raw.items()}
+    states = ((name.decode(), _state(value)) for name, value in raw.items())
+    return {name: state for name, state in states if state is not None}
+
+
+def _state(value: bytes) -> WorkerState | None:
+    """A heartbeat; of another version's, what is known; None where it can't be read."""
+    try:
+        found = orjson.loads(value)
+        return WorkerState(**{name: found[name] for name in WorkerState.__slots__ if name in found})
+    except (ValueError, TypeError):
+        return None
 
 
 async def queue_state(redis: Redis, keys: Keys) -> QueueState:

@@ -189,7 +189,7 @@ def _write(pipeline: Any, keys: Keys, found: Replay) -> None:
         pipeline.hset(keys.spend, mapping=dict(found.spend))
     # The fence token lies in the request's record; here it only fills its place.
     held = {
-        owner: f"rebuilt|{event['window']}|{event['reserved_nano']}|{event['scopes']}"
+        owner: f"rebuilt|{event['window']}|{event['reserved_nano']}|{event['scopes']}|{event['attempt']}"
         for owner, event in found.open.items()
     }
     if held:

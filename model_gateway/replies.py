@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 
 from model_gateway.scripts import AWAY
 from model_gateway.tasks import end
@@ -126,7 +126,7 @@ class ReplyReader:
                 away = True
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            except ResponseError as error:  # such as a key of another type in the stream's place
+            except RedisError as error:  # such as a key of another type in the stream's place
                 _log.exception("replies.unreadable", stream=self._stream, error=str(error)[:200])
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue

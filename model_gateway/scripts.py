@@ -25,7 +25,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
 )
 from redis.exceptions import (
@@ -37,6 +36,9 @@ from model_gateway.errors import GatewayError
 
 AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What redis-py raises while Redis is away, loading, or not yet the primary."""
+
+_PASSING: Final = ("MISCONF", "BUSY ", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+"""Errors that say that Redis can't now; BUSYGROUP is none of them."""
 
 COMMAND_TIMEOUT: Final = 5.0
 _BATCH: Final = 128
@@ -165,7 +167,7 @@ class Scripts:
             pipeline.execute_command(*command)
         try:
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
@@ -181,6 +183,8 @@ def _answer(answer: Any) -> list[Any]:
     """The answer as a list, or its error raised."""
     if isinstance(answer, ResponseError) and "OOM" in str(answer):
         raise OutOfMemoryError(str(answer))
+    if isinstance(answer, ResponseError) and str(answer).startswith(_PASSING):
+        raise RedisConnectionError(str(answer))
     if isinstance(answer, BaseException):
         raise answer
     return answer if isinstance(answer, list) else [answer]

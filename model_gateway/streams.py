@@ -54,7 +54,7 @@ class Keys:
 
     @property
     def open(self) -> str:
-        """Open reservations: ``<principal>:<id>`` to ``<token>|<window>|<nano-dollars>``."""
+        """Open reservations: ``<principal>:<id>`` to ``<token>|<window>|<nano-dollars>|<scopes>|<attempt>``."""
         return f"{self.tag}gw:open"
 
     @property

@@ -31,7 +31,7 @@ async def check_budget(redis: Redis, limit_nano: int, keys: Keys = KEYS) -> None
     ledger = dict(zip(flat[::2], flat[1::2], strict=True))
     held: Counter[str] = Counter()
     for value in open_values:
-        _, window, amount, _ = value.decode().split("|", 3)
+        _, window, amount, _, _ = value.decode().split("|")
         held[window] += int(amount)
     windows = {name.split(b"|")[1].decode() for name in ledger} | set(held)
     for window in windows:

@@ -8,8 +8,14 @@
 --   {'ledger_lost'} and {'stale'} (nothing written),
 --   {'exhausted'|'cancelled', attempt, chunks, signature} (running under this token, nothing reserved: settle it)
 
-if rec.state == 'running' and rec.token == a.token then
-  return { 'admitted', tonumber(rec.attempt), rec.window }
+local held = reservation()
+local chunks = tonumber(rec.chunks or '0') or 0
+
+-- This call was carried out and its answer lost. Only what is reserved under this token was admitted.
+if held and held.token == a.token then
+  return { 'admitted', tonumber(held.attempt), held.window }
+elseif rec.state == 'running' and rec.token == a.token then
+  return { rec.cancel and 'cancelled' or 'exhausted', tonumber(rec.attempt), chunks, rec.signature or '' }
 end
 local answer = not_to_be_run()
 if answer then
@@ -21,9 +27,8 @@ if a.old == '1' and not rec.state then
   return { 'stale' }
 end
 
-local attempt = tonumber(rec.attempt or '0')
-local chunks = tonumber(rec.chunks or '0')
-local crashed = rec.state == 'running'
+local attempt = tonumber(held and held.attempt or rec.attempt or '0') or 0
+local crashed = held ~= nil or rec.state == 'running'
 if crashed then
   charge_lost_attempt()
 end
@@ -51,7 +56,7 @@ for i, scope in ipairs(a.scopes) do
   local held = redis.call('HMGET', LEDGER, prefix .. 'settled', prefix .. 'reserved')
   local settled, reserved = held[1] or '0', held[2] or '0'
   names[i], used[i] = scope.name, tonumber(settled) + tonumber(reserved) + tonumber(a.amount)
-  if used[i] > tonumber(scope.limit) then
+  if used[i] > tonumber(scope.limit) and a.amount ~= '0' then
     exceeded[#exceeded + 1] = {
       'scope', scope.name, 'window', window, 'limit_nano', scope.limit,
       'settled_nano', settled, 'reserved_nano', reserved, 'requested_nano', a.amount,
@@ -88,7 +93,7 @@ for i, scope in ipairs(a.scopes) do
     })
   end
 end
-redis.call('HSET', OPEN, a.owner, table.concat({ a.token, window, a.amount, scopes }, '|'))
+redis.call('HSET', OPEN, a.owner, table.concat({ a.token, window, a.amount, scopes, attempt }, '|'))
 take(attempt, window)
 event(EVENTS, 'model.request.start', base, {
   'attempt', attempt, 'status', 'running', 'window', window, 'scopes', scopes, 'reserved_nano', a.amount,

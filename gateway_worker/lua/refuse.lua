@@ -4,7 +4,8 @@
 -- KEYS: see request.lua
 -- args: see request.lua; besides: id, called ('1': this delivery may have called), fields (of the terminal event),
 --   reason (of a dead letter to be written too, or empty), keep_ms; then ARGV after the replies' data: the entry's fields
--- returns: {'refused'} | {'lost'} | {'duplicate'}
+--   accepted_only ('1': only what was submitted; a stranger's entry has no end to be written)
+-- returns: {'refused'} | {'lost'} | {'duplicate'} | {'stranger'} (nothing written)
 
 -- A copy of the entry among the dead letters.
 local function bury()
@@ -19,13 +20,16 @@ local answer = not_to_be_run()
 if answer then
   return answer
 end
+if a.accepted_only == '1' and rec.state ~= 'queued' then
+  return { 'stranger' }
+end
 local held = reservation()
 if held and rec.token == a.token and a.called == '0' then
-  charge(held, '0', a.model)
+  charge(held, '0', a.model, cjson.decode(a.base))
 elseif held then
   charge_lost_attempt()
 end
-local fields = { 'attempt', rec.attempt or '0' }
+local fields = { 'attempt', held and held.attempt or rec.attempt or '0' }
 for _, value in ipairs(a.fields) do
   fields[#fields + 1] = value
 end

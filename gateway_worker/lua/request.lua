@@ -9,7 +9,16 @@ local COUNTERS, EVENTS, REPLIES, EPOCH, DEAD = KEYS[6], KEYS[7], KEYS[8], KEYS[9
 local FINAL = { done = true, failed = true, cancelled = true }
 local TERMINAL = { done = 'model.request.complete', failed = 'model.request.failed', cancelled = 'model.request.cancelled' }
 
-local rec = hash(RECORD)
+-- The record. Its agent may write it too: whatever else it was made to be counts as missing.
+local function record()
+  if redis.call('TYPE', RECORD).ok ~= 'hash' then
+    redis.call('DEL', RECORD)
+    return {}
+  end
+  return hash(RECORD)
+end
+
+local rec = record()
 
 -- Whether this delivery is still this consumer's: a woken worker may have lost it to another.
 local function delivered_here()
@@ -34,7 +43,10 @@ end
 local function answer_again()
   local start, pages = rec.first, 0
   while start and pages < 16 do
-    local page = redis.call('XRANGE', REPLIES, start, rec.last, 'COUNT', 1000)
+    local page = redis.pcall('XRANGE', REPLIES, start, rec.last or '+', 'COUNT', 1000)
+    if page.err then
+      return
+    end
     for _, item in ipairs(page) do
       local fields = item[2]
       if fields[2] == a.id then
@@ -61,14 +73,14 @@ local function not_to_be_run()
   return { 'duplicate' }
 end
 
--- The open reservation of this request: its token, window, amount and scopes; nil when there is none.
+-- The open reservation of this request: its token, window, amount, scopes and attempt; nil when there is none.
 local function reservation()
   local held = redis.call('HGET', OPEN, a.owner)
   if not held then
     return nil
   end
-  local token, window, amount, scopes = string.match(held, '^(.-)|(.-)|(.-)|(.*)$')
-  return { token = token, window = window, amount = amount, scopes = scopes }
+  local token, window, amount, scopes, attempt = string.match(held, '^(.-)|(.-)|(.-)|(.-)|(.*)$')
+  return { token = token, window = window, amount = amount, scopes = scopes, attempt = attempt }
 end
 
 -- HINCRBY takes -5 and 0, but not -0.
@@ -76,8 +88,8 @@ local function minus(amount)
   return amount == '0' and amount or '-' .. amount
 end
 
--- Close a reservation at a cost: in every scope, in the window in which it was reserved.
-local function charge(held, cost, model)
+-- Close a reservation at a cost: in every scope, in the window in which it was reserved. A bill above it is an overrun.
+local function charge(held, cost, model, base)
   local over = digits(math.max(0, tonumber(cost) - tonumber(held.amount)))
   for scope in string.gmatch(held.scopes, '[^,]+') do
     local prefix = scope .. '|' .. held.window .. '|'
@@ -90,14 +102,19 @@ local function charge(held, cost, model)
   redis.call('HDEL', OPEN, a.owner)
   redis.call('HINCRBY', SPEND, held.window .. '|spent_nano|' .. model, cost)
   redis.call('HINCRBY', COUNTERS, 'cost_nano', cost)
-  return over
+  if over ~= '0' then
+    event(EVENTS, 'model.budget.overrun', base, {
+      'attempt', held.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
+      'usd_nano', over, 'usd', usd(over),
+    })
+  end
 end
 
 -- Charge an attempt whose outcome was lost at what it had reserved, or at `cost` if more is known.
-local function charge_unknown(held, base, attempt, cost, reason)
-  charge(held, cost, rec.model or a.model)
+local function charge_unknown(held, base, cost, reason)
+  charge(held, cost, rec.model or a.model, base)
   event(EVENTS, 'model.request.unknown', base, {
-    'attempt', attempt, 'status', 'unknown', 'window', held.window, 'scopes', held.scopes,
+    'attempt', held.attempt, 'status', 'unknown', 'window', held.window, 'scopes', held.scopes,
     'reserved_nano', held.amount, 'usd_nano', cost, 'usd', usd(cost), 'estimated', '1', 'error_code', reason,
   })
 end
@@ -106,7 +123,8 @@ end
 local function charge_lost_attempt()
   local held = reservation()
   if held then
-    charge_unknown(held, cjson.decode(rec.base), rec.attempt, held.amount, 'worker_lost')
+    local readable, base = pcall(cjson.decode, rec.base or a.base)
+    charge_unknown(held, readable and base or cjson.decode(a.base), held.amount, 'worker_lost')
   end
 end
 

@@ -31,35 +31,29 @@ local holder = held and held.token or rec.token
 if holder and holder ~= a.token then
   return { 'stale' }
 end
-if not rec.state then
-  -- Redis lost the record, and what was spent is still spent; unless this comes so late that the record of whoever
-  -- finished the request may have run out.
+if not held and FINAL[rec.state] then
+  return { 'already' }
+end
+if not rec.token then
+  -- Redis lost the record, or came back from before the admission, and what was spent is still spent; unless this
+  -- comes so late that the record of whoever finished the request may have run out.
   if not held and tonumber(a.latency_ms) > tonumber(a.final_ttl_ms) then
     return { 'stale' }
   end
-  held = held or { window = a.window, amount = '0', scopes = a.scope_names }
-  charge_unknown(held, base, a.attempt, a.unknown == '1' and a.amount or cost, 'record_missing')
+  held = held or { window = a.window, amount = '0', scopes = a.scope_names, attempt = a.attempt }
+  charge_unknown(held, base, a.unknown == '1' and a.amount or cost, 'record_missing')
   close('failed', held, '0')
   return { 'missing' }
-end
-if not held and rec.state ~= 'running' then
-  return { 'already' }
 end
 
 -- A request that was taken over with nothing reserved has nothing to charge.
 if not held then
-  held, cost = { window = rec.window, amount = '0', scopes = '' }, '0'
+  held, cost = { window = rec.window or a.window, amount = '0', scopes = '' }, '0'
 elseif a.unknown == '1' then
-  charge_unknown(held, base, a.attempt, held.amount, a.unknown_reason)
+  charge_unknown(held, base, held.amount, a.unknown_reason)
   cost = '0'
 else
-  local over = charge(held, cost, a.model)
-  if over ~= '0' then
-    event(EVENTS, 'model.budget.overrun', base, {
-      'attempt', a.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
-      'usd_nano', over, 'usd', usd(over),
-    })
-  end
+  charge(held, cost, a.model, base)
 end
 close(a.state, held, cost)
 return { 'settled' }
