@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client import generate_latest
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 
 from gateway_worker.deployments import Deployments
 from gateway_worker.janitor import Janitor
@@ -24,10 +24,10 @@ from gateway_worker.worker import BLOCK_MS, Worker
 from model_gateway.clock import Clock
 from model_gateway.environment import Environment, sender_secrets
 from model_gateway.fleet import HEARTBEAT_SECONDS, WorkerState, beat, leave
-from model_gateway.scripts import AWAY, COMMAND_TIMEOUT, Scripts, connect
+from model_gateway.scripts import COMMAND_TIMEOUT, Scripts, connect
 from model_gateway.settings import GatewayConfig
 from model_gateway.streams import Keys
-from model_gateway.tasks import background
+from model_gateway.tasks import background, watch
 
 _log = structlog.get_logger(__name__)
 
@@ -73,10 +73,11 @@ class WorkerProcess:
             stack.push_async_callback(deployments.close)
             pipeline = self._pipeline(deployments)
             port = await stack.enter_async_context(self._serve_metrics())
-            await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
-            await stack.enter_async_context(background(self._janitor().run(), "janitor"))
+            beating = await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
+            sweeping = await stack.enter_async_context(background(self._janitor().run(), "janitor"))
+            working = await stack.enter_async_context(background(self.worker.run(pipeline.run), "worker"))
             _log.info("worker.started", worker=self.name, models=deployments.names, metrics_port=port)
-            await self.worker.run(pipeline.run)
+            await watch(working, beating, sweeping)
         _log.info("worker.stopped", worker=self.name)
 
     def _pipeline(self, deployments: Deployments) -> Pipeline:
@@ -110,13 +111,13 @@ class WorkerProcess:
                 )
                 try:
                     await beat(self.redis, self._keys, state)
-                except (*AWAY, ResponseError) as error:
+                except (RedisError, OSError) as error:
                     _log.debug("worker.no_heartbeat", error=str(error)[:200])
                 await asyncio.sleep(HEARTBEAT_SECONDS)
         finally:
             try:
                 await leave(self.redis, self._keys, self.name)
-            except (*AWAY, ResponseError):
+            except (RedisError, OSError):
                 _log.debug("worker.left_silently", worker=self.name)
 
     @asynccontextmanager

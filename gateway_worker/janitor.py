@@ -20,8 +20,11 @@ _log = structlog.get_logger(__name__)
 PERIOD_SECONDS: Final = 30.0
 _FORGET: Final = load_script("gateway_worker", "forget_consumers", "model_gateway:prelude", allow_oom=True)
 _IDLE_CONSUMER_MS: Final = 86_400_000
-_PAGE: Final = 1_000
-_MAX_PAGES: Final = 200
+_CUT: Final = 1_000
+_MAX_CUTS: Final = 2_000
+_LIVE_REPLIES_MS: Final = 300_000
+"""Replies younger than this may be waited for; older ones serve only a repeated id."""
+
 _WINDOW_MS: Final = 2 * 86_400_000
 """Events of the open window, and of the one before it that may still settle, are the ledger's journal."""
 
@@ -59,7 +62,7 @@ class Janitor:
         now = self._clock.now_ms()
         full = await self._trim(self._keys.requests, self._retention.requests, now)
         full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
-        full |= await self._reply_bytes() > self._retention.replies.bytes
+        full |= await self._trim_replies(now)
         await self._forget_windows(now)
         if await self._redis.exists(self._keys.requests):
             idle = {"group": GROUP, "idle_ms": str(_IDLE_CONSUMER_MS)}
@@ -75,40 +78,47 @@ class Janitor:
         floor = await self._needed_from(stream)
         if keep_ms:
             floor = min(floor, (now - keep_ms, 0))
-        await self._cut(stream, min(floor, (now - span.seconds * 1000, 0)))
-        for _ in range(_MAX_PAGES):
-            if await self._bytes(stream) <= span.bytes:
-                return False
-            page: Any = await self._redis.xrange(stream, count=_PAGE)
-            if not page or place(page[0][0]) >= floor:
-                return bool(page)
-            await self._cut(stream, min(floor, _next(place(page[-1][0]))))
-        return True
+        old = min(floor, (now - span.seconds * 1000, 0))
+        await self._redis.xtrim(stream, minid=_text(old), approximate=False)
+        return await self._cut_to(stream, span.bytes, floor) > span.bytes
+
+    async def _trim_replies(self, now: int) -> bool:
+        """All reply streams share one byte budget; the largest lose first what nobody can be waiting for."""
+        streams = [stream async for stream in self._redis.scan_iter(match=self._keys.replies("*"), count=1000)]
+        sizes = {stream.decode(): await self._bytes(stream.decode()) for stream in streams}
+        total, budget = sum(sizes.values()), self._retention.replies.bytes
+        for stream, size in sorted(sizes.items(), key=lambda item: -item[1]):
+            if total <= budget:
+                break
+            total -= size - await self._cut_to(stream, size - (total - budget), (now - _LIVE_REPLIES_MS, 0))
+        return total > budget
+
+    async def _cut_to(self, stream: str, budget: int, floor: tuple[int, int]) -> int:
+        """Cut the oldest entries below ``floor``, a few at a time, until the stream fits; its bytes then."""
+        for _ in range(_MAX_CUTS):
+            size = await self._bytes(stream)
+            if size <= budget:
+                break
+            if not await self._redis.xtrim(stream, minid=_text(floor), approximate=True, limit=_CUT):
+                break
+        return await self._bytes(stream)
 
     async def _forget_windows(self, now: int) -> None:
         """Drop balances of windows whose events are gone."""
-        oldest = datetime.fromtimestamp(now / 1000 - self._retention.events.seconds, UTC).strftime("%Y-%m-%d")
+        kept = max(self._retention.events.seconds, _WINDOW_MS // 1000)
+        oldest = datetime.fromtimestamp(now / 1000 - kept, UTC).strftime("%Y-%m-%d")
         for key, part in ((self._keys.ledger, 1), (self._keys.spend, 0)):
             names: Any = await self._redis.hkeys(key)
             old = [name for name in names if name.decode().split("|")[part] < oldest]
             if old:
                 await cast("Any", self._redis.hdel(key, *old))
 
-    async def _reply_bytes(self) -> int:
-        """All reply streams together; they lose what is old as they are written."""
-        streams = [stream async for stream in self._redis.scan_iter(match=self._keys.replies("*"), count=1000)]
-        return sum([await self._bytes(stream.decode()) for stream in streams])
-
     async def _bytes(self, stream: str) -> int:
         return int(await self._redis.memory_usage(stream) or 0)
 
-    async def _cut(self, stream: str, before: tuple[int, int]) -> None:
-        if before > (0, 0):
-            await self._redis.xtrim(stream, minid=f"{before[0]}-{before[1]}", approximate=False)
-
     async def _needed_from(self, stream: str) -> tuple[int, int]:
         """The oldest entry that a group has not read or not acknowledged."""
-        floor = (2**63, 0)
+        floor = (2**62, 0)
         if not await self._redis.exists(stream):
             return floor
         for group in await self._redis.xinfo_groups(stream):
@@ -123,6 +133,10 @@ def place(entry: bytes) -> tuple[int, int]:
     """A stream id as numbers, to compare."""
     time, _, number = entry.decode().partition("-")
     return int(time), int(number)
+
+
+def _text(at: tuple[int, int]) -> str:
+    return f"{max(at[0], 0)}-{at[1]}"
 
 
 def _next(at: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,6 +33,9 @@ from model_gateway.streams import Keys
 
 _log = structlog.get_logger(__name__)
 _CLOCK_SKEW_MS: Final = 300_000
+
+
+Room = AbstractAsyncContextManager[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,54 +77,62 @@ class Pipeline:
     async def run(self, delivery: Delivery) -> None:
         """One request, from its entry to its terminal event."""
         try:
-            envelope = self._open(delivery)
+            envelope = open_envelope(delivery.fields, self._secrets)
         except BadEnvelopeError as error:
             await self._put_aside(delivery, error)
             return
         binding = Binding(self._keyring, envelope.request_id, sha256_hex(envelope.body))
         subject = _subject(delivery, envelope)
         delivery.identify(subject.owner, self._keys.record(envelope.principal, envelope.request_id))
-        if delivery.count > self._config.redelivery.max_deliveries:
-            await self._give_up(delivery, subject, binding)
-            return
         try:
+            if await self._gave_up(delivery, subject, binding):
+                return
             work = self._understand(subject, binding)
             subject = work.subject
-            async with work.deployment.capacity(delivery.slots.park()):
-                await self._admit_and_call(delivery, work)
+            room = work.deployment.capacity(delivery.slots.park())
+            if delivery.count > 1:
+                # It may have been started: however busy the deployment is, that must be settled first.
+                await self._admit_and_call(delivery, work, room)
+                return
+            async with room:
+                await self._admit_and_call(delivery, work, nullcontext())
         except GatewayError as error:
             reply = error_entry(error, binding)
             await self._transitions.refuse(subject, reply, error.code, called=bool(delivery.token))
 
     # -- open and understand
 
-    def _open(self, delivery: Delivery) -> Envelope:
-        """Who asks for what."""
-        envelope = open_envelope(delivery.fields, self._secrets)
-        reply_to = {"sender": envelope.sender, "request_id": envelope.request_id}
-        arrived = int(delivery.entry.partition("-")[0])
-        age = arrived - envelope.ts_ms
-        if not -_CLOCK_SKEW_MS <= age <= self._config.retention.dedupe_seconds * 1000:
-            raise BadEnvelopeError(f"stale: signed {age / 1000:.0f} s before it arrived", **reply_to)
-        return envelope
-
     async def _put_aside(self, delivery: Delivery, error: BadEnvelopeError) -> None:
         """To the dead letters, with an error reply where the sender is known for sure."""
         reply = None
         if error.sender and error.request_id:
-            code = "stale_request" if str(error).startswith("stale") else "invalid_value"
-            answer = GatewayError(code, f"the envelope can't be run: {error}")
+            answer = GatewayError("invalid_value", f"the envelope can't be run: {error}")
             reply = (error.sender, error.request_id, dead_letter_entry(answer, self._keyring))
         await self._transitions.dead_letter(delivery.entry, delivery.fields, str(error), reply)
         self._metrics.dead_letters.inc()
         _log.warning("request.dead_letter", entry=delivery.entry, reason=str(error))
 
-    async def _give_up(self, delivery: Delivery, subject: Subject, binding: Binding) -> None:
-        """An entry that was delivered again and again and never finished: it may be what kills its workers."""
-        reason = f"delivered {delivery.count - 1} times and never finished"
-        error = GatewayError("outcome_unknown", f"the request was {reason}")
-        reply = error_entry(error, binding)
-        await self._transitions.refuse(subject, reply, error.code, called=True, dead=(reason, delivery.fields))
+    async def _gave_up(self, delivery: Delivery, subject: Subject, binding: Binding) -> bool:
+        """Whether the entry is not to be run: it keeps killing its workers, or it is stale. It then has its end."""
+        age_ms = int(delivery.entry.partition("-")[0]) - subject.envelope.ts_ms
+        if delivery.count > self._config.redelivery.max_deliveries:
+            reason, code = f"delivered {delivery.count - 1} times and never finished", "outcome_unknown"
+        elif not -_CLOCK_SKEW_MS <= age_ms <= self._config.retention.dedupe_seconds * 1000:
+            reason, code = f"stale: signed {age_ms / 1000:.0f} s before it arrived", "stale_request"
+        else:
+            return False
+        await self._give_up(delivery, subject, binding, GatewayError(code, f"the request can't be run: {reason}"))
+        return True
+
+    async def _give_up(self, delivery: Delivery, subject: Subject, binding: Binding, error: GatewayError) -> None:
+        """To the dead letters; what was accepted has its terminal event, a stale stranger's has none."""
+        reason = error.message.removeprefix("the request can't be run: ")
+        reply, stale = error_entry(error, binding), error.code == "stale_request"
+        dead = (reason, delivery.fields)
+        result = await self._transitions.refuse(subject, reply, error.code, called=True, dead=dead, accepted_only=stale)
+        if result == "stranger":
+            reply_to = (subject.envelope.sender, subject.envelope.request_id, reply)
+            await self._transitions.dead_letter(delivery.entry, delivery.fields, reason, reply_to)
         self._metrics.dead_letters.inc()
         _log.warning("request.dead_letter", entry=delivery.entry, reason=reason)
 
@@ -145,8 +157,13 @@ class Pipeline:
 
     # -- admit
 
-    async def _admit_and_call(self, delivery: Delivery, work: Work) -> None:
+    async def _admit_and_call(self, delivery: Delivery, work: Work, room: Room) -> None:
         """Admit, and do what the admission says.
+
+        Args:
+            delivery: the entry in hand.
+            work: what it asks for.
+            room: one of the deployment's calls, where it was not taken before.
 
         Raises:
             GatewayError: the request is to be refused.
@@ -158,7 +175,7 @@ class Pipeline:
         match admission.kind:
             case "admitted":
                 delivery.admitted(work.subject.token)
-                await self._settle(work, admission, await self._outcome(delivery, work, admission))
+                await self._settle(work, admission, await self._outcome(delivery, work, admission, room))
             case "exhausted" | "cancelled":
                 delivery.admitted(work.subject.token)
                 await self._settle(work, admission, _not_called(work, admission))
@@ -170,9 +187,8 @@ class Pipeline:
                     retry_after=60,
                 )
             case "stale":
-                envelope = work.subject.envelope
-                reply_to = {"sender": envelope.sender, "request_id": envelope.request_id}
-                await self._put_aside(delivery, BadEnvelopeError("stale: waited too long", **reply_to))
+                waited = GatewayError("stale_request", "the request can't be run: stale: it waited too long")
+                await self._give_up(delivery, work.subject, work.binding, waited)
 
     def _is_old(self, envelope: Envelope) -> bool:
         return self._clock.now_ms() - envelope.ts_ms > self._config.retention.dedupe_seconds * 1000
@@ -188,10 +204,13 @@ class Pipeline:
 
     # -- call
 
-    async def _outcome(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
+    async def _outcome(self, delivery: Delivery, work: Work, admission: Admission, room: Room) -> Outcome:
         """The call's outcome; where the fence turned a chunk away, settle judges whether anything is owed."""
         try:
-            return await self._call(delivery, work, admission)
+            async with room:
+                return await self._call(delivery, work, admission)
+        except GatewayError as error:  # no room: nothing was called
+            return Outcome("failed", [error_entry(error, work.binding)], error_code=error.code)
         except LeaseLostError:
             error = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
             return Outcome("failed", [error_entry(error, work.binding)], unknown=True, error_code=error.code)

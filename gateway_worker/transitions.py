@@ -235,8 +235,9 @@ class Transitions:
         *,
         called: bool,
         dead: tuple[str, Mapping[bytes, bytes]] = ("", {}),
+        accepted_only: bool = False,
     ) -> str:
-        """End a delivery that is not called. Returns ``refused``, ``duplicate`` or ``lost``.
+        """End a delivery that is not called. Returns ``refused``, ``duplicate``, ``lost`` or ``stranger``.
 
         Args:
             subject: the request.
@@ -244,6 +245,7 @@ class Transitions:
             code: the error's code, for the event.
             called: whether this delivery may have called the provider; then its reservation is charged.
             dead: the reason and the fields of a dead letter to be written as well.
+            accepted_only: leave alone what was never submitted, and answer ``stranger``.
         """
         reason, entry = dead
         fields = ["usd_nano", "0", "usd", "0", *Outcome("failed", [], error_code=code).fields()]
@@ -255,6 +257,7 @@ class Transitions:
             fields=fields,
             called="1" if called else "0",
             reason=reason,
+            accepted_only="1" if accepted_only else "0",
             keep_ms=self._dead_keep_ms,
             within=_SETTLE_SECONDS,
         )

@@ -16,7 +16,7 @@ from model_gateway.errors import GatewayError
 from model_gateway.scripts import AWAY, Scripts, load_script
 from model_gateway.settings import GatewayConfig
 from model_gateway.streams import GROUP, Keys
-from model_gateway.tasks import end
+from model_gateway.tasks import end, watch
 
 _log = structlog.get_logger(__name__)
 _RENEW: Final = load_script("gateway_worker", "renew", "model_gateway:prelude", allow_oom=True)
@@ -60,18 +60,10 @@ class Worker:
             )
         ]
         try:
-            await self._watch(reader, upkeep)
+            await watch(reader, *upkeep)
             await self._drain()
         finally:
             await end(reader, *upkeep)
-
-    async def _watch(self, reader: asyncio.Task[None], upkeep: list[asyncio.Task[None]]) -> None:
-        """Wait for the reader to stop; a loop that failed would leave a worker that only looks alive."""
-        await asyncio.wait((reader, *upkeep), return_when=asyncio.FIRST_COMPLETED)
-        for task in (reader, *upkeep):
-            if task.done():
-                task.result()
-        await reader  # the reclaim loop, too, ends by itself when the worker is stopped
 
     def stop(self) -> None:
         """Take nothing new."""

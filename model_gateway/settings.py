@@ -141,7 +141,7 @@ class Worker(_Section):
 class Span(_Section):
     """How much of a stream is kept: seconds and bytes, whichever ends first; never what is still needed."""
 
-    seconds: Annotated[int, Field(gt=0)]
+    seconds: Annotated[int, Field(gt=0, le=10 * 366 * 86_400)]
     bytes: Annotated[int, Field(gt=0)]
 
 
@@ -150,7 +150,7 @@ class Retention(_Section):
 
     requests: Span = Span(seconds=24 * 3600, bytes=512 * 2**20)
     replies: Span = Span(seconds=7200, bytes=512 * 2**20)
-    events: Span = Span(seconds=35 * 86_400, bytes=2**30)
+    events: Span = Span(seconds=35 * 86_400, bytes=4 * 2**30)
     dedupe_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = Field(
         3600, description="how long a repeated id is recognised, and how old an envelope may be"
     )

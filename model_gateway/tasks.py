@@ -24,6 +24,15 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def watch(main: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
+    """Wait for ``main``; raise what ends another before it: a loop that failed in silence would go unnoticed."""
+    await asyncio.wait((main, *others), return_when=asyncio.FIRST_COMPLETED)
+    for task in (main, *others):
+        if task.done():
+            task.result()
+    await main
+
+
 @asynccontextmanager
 async def background(coroutine: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
     """A task that lives as long as the block."""

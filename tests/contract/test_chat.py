@@ -313,3 +313,12 @@ def test_no_more_bytes_are_taken_off_for_an_image_than_it_has() -> None:
         for text in (json.dumps(sent), json.dumps(sent, ensure_ascii=False)):
             assert parse_chat(text.encode()).data_bytes <= len(url)
     assert with_parts({"type": "image_url", "image_url": {"url": "data:ÄÄÄÄ"}}).data_bytes == 0
+
+
+@pytest.mark.parametrize("field", ["messages", "stop", "tools"])
+def test_a_long_list_of_wrong_items_is_refused_at_its_first(field: str) -> None:
+    wrong = b"[" + b",".join([b"1"] * 300_000) + b"]"
+    body = b'{"messages":[{"role":"user","content":"x"}],' if field != "messages" else b"{"
+    with pytest.raises(GatewayError) as caught:
+        parse_chat(body + b'"' + field.encode() + b'":' + wrong + b"}")
+    assert caught.value.__context__.error_count() <= 2

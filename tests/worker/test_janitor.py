@@ -91,3 +91,23 @@ async def test_a_consumer_with_pending_entries_is_never_deleted(redis, janitor):
     await janitor.sweep()
     names = [consumer["name"] for consumer in await redis.xinfo_consumers(KEYS.requests, GROUP)]
     assert sorted(names) == [b"busy", b"idle"]
+
+
+async def test_past_their_bytes_reply_streams_lose_what_is_old_before_anybody_is_refused(redis):
+    replies = Retention(replies=Span(seconds=7200, bytes=60_000))
+    scripts = Scripts(redis, Clock())
+    await fill(redis, KEYS.replies("http-a"), 1_000, Clock().now_ms() - 600_000)
+    await fill(redis, KEYS.replies("http-b"), 100)
+    await Janitor(redis, scripts, KEYS, replies, clock=Clock(), name="test").sweep()
+    assert await redis.xlen(KEYS.replies("http-a")) < 1_000
+    assert await redis.xlen(KEYS.replies("http-b")) == 100
+    assert not await redis.exists(KEYS.full)
+
+
+async def test_a_stream_of_large_bodies_is_trimmed_too(redis, janitor):
+    for _ in range(40):
+        await redis.xadd(KEYS.requests, {"body": b"x" * 2**20})
+    taken = await redis.xreadgroup(GROUP, "a", {KEYS.requests: ">"}, count=40)
+    await redis.xack(KEYS.requests, GROUP, *[entry for entry, _ in taken[0][1]])
+    await janitor.sweep()
+    assert await redis.xlen(KEYS.requests) <= 1

@@ -10,7 +10,7 @@ from model_gateway.envelope import Envelope
 from model_gateway.ledger import budget_stats, initialise, reset_budget
 from model_gateway.money import Usage
 from model_gateway.replay import read_ledger, rebuild
-from model_gateway.scripts import Scripts
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import parse_config
 from model_gateway.streams import GROUP, Keys
 from tests.invariants import check_budget, check_idle, events_of
@@ -342,3 +342,71 @@ async def test_an_entry_that_is_given_up_pays_for_its_attempt_and_leaves_a_dead_
     [[_, letter]] = await bench.redis.xrange(KEYS.dead)
     assert letter == {b"reason": dead[0].encode(), b"entry": subject.entry.encode(), b"id": b"r1"}
     await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_a_resent_takeover_is_not_taken_for_an_admission(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    await bench.transitions().emit(subject, 1, [Entry("chunk", b'{"x_index":0}', end=False)], "signature-0")
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [subject.entry])
+    heir = bench.subject("r1", subject.entry, "t2")
+    first, again = await admit(bench, heir, consumer="b"), await admit(bench, heir, consumer="b")
+    assert first == again
+    assert again.kind == "exhausted"
+
+
+@pytest.mark.parametrize("harm", ["delete", "retype", "base", "requeue"])
+async def test_whatever_an_agent_does_to_its_record_a_lost_attempt_is_charged(bench, harm):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    record = KEYS.record("agent-test", "r1")
+    match harm:
+        case "delete":
+            await bench.redis.delete(record)
+        case "retype":
+            await bench.redis.delete(record)
+            await bench.redis.xadd(record, {"a": "b"})
+        case "base":
+            await bench.redis.hset(record, mapping={"base": "not JSON", "first": "nonsense"})
+        case "requeue":
+            await bench.redis.hset(record, "state", "queued")
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [subject.entry])
+    heir = bench.subject("r1", subject.entry, "t2")
+    admission = await admit(bench, heir, consumer="b")
+    assert (admission.kind, admission.attempt) == ("admitted", 2)
+    assert (await bench.stats())["spent_nano"] == 100_000
+    await bench.transitions("b").settle(heir, admission, 100_000, paid(50_000))
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_a_call_whose_admission_redis_forgot_is_charged(bench):
+    subject = await bench.take("r1", token="t1")
+    record = KEYS.record("agent-test", "r1")
+    admission = await admit(bench, subject)
+    await bench.redis.delete(record, KEYS.open, KEYS.ledger, KEYS.events)
+    await bench.redis.hset(record, mapping={"state": "queued", "entry": subject.entry})
+    assert await bench.transitions().settle(subject, admission, 100_000, paid(70_000)) == "missing"
+    assert (await bench.stats())["spent_nano"] == 70_000
+
+
+async def test_renewing_one_bad_record_renews_the_others(bench):
+    bad, good = await bench.take("r1", token="t1"), await bench.take("r2", token="t2")
+    for subject in (bad, good):
+        await admit(bench, subject)
+    records = [KEYS.record("agent-test", name) for name in ("r1", "r2")]
+    await bench.redis.delete(records[0])
+    await bench.redis.xadd(records[0], {"a": "b"})
+    renew = load_script("gateway_worker", "renew", "model_gateway:prelude", allow_oom=True)
+    args = {"group": GROUP, "consumer": "a", "entries": [bad.entry, good.entry], "tokens": ["t1", "t2"]}
+    answer = await bench.scripts.call(renew, [KEYS.requests, *records], {**args, "running_ttl_ms": "60000"})
+    assert answer == [1, 1]
+
+
+async def test_a_stale_request_that_was_accepted_has_its_terminal_event(bench):
+    subject = await bench.take("r1", token="t1")
+    await bench.redis.hset(KEYS.record("agent-test", "r1"), mapping={"state": "queued", "entry": subject.entry})
+    stranger = await bench.take("r2", token="t2")
+    fields = {"called": False, "dead": ("stale", {}), "accepted_only": True}
+    assert await bench.transitions().refuse(subject, REFUSAL, "stale_request", **fields) == "refused"
+    assert await bench.transitions().refuse(stranger, REFUSAL, "stale_request", **fields) == "stranger"
+    assert [event["request_id"] for event in await events_of(bench.redis)] == ["r1"]

@@ -89,6 +89,25 @@ async def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(house
     await check_idle(house.redis, LIMIT, {reply["x_request_id"]})
 
 
+async def test_a_worker_frozen_in_mid_stream_adds_no_chunk_when_it_wakes(house, agent, upstream):
+    sleeper = await house.start_worker("sleeper")
+    upstream.next(Behaviour(hold_at=3, text="one two three four five six"))
+    chunks = agent.stream(model="paid", messages=HELLO)
+    await anext(chunks)
+    sleeper.send(signal.SIGSTOP)
+    await house.start_worker("heir")
+    with pytest.raises(GatewayError) as caught:
+        async for _ in chunks:
+            pass
+    assert caught.value.code == "outcome_unknown"
+    written = await house.redis.xlen(KEYS.replies("agent-test"))
+    upstream.release()
+    sleeper.send(signal.SIGCONT)
+    await wait_until(lambda: "lease_lost" in sleeper.log.read_text() or "not_settled" in sleeper.log.read_text())
+    assert await house.redis.xlen(KEYS.replies("agent-test")) == written
+    await check_idle(house.redis, LIMIT)
+
+
 async def test_a_stream_whose_worker_dies_after_chunks_ends_with_an_error_and_is_not_called_again(
     house, agent, upstream
 ):
