@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test chaos lint clean
+.PHONY: help up demo test chaos bench lint clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: $(VENV)/.installed-dev ## run every test against real servers
 
 chaos: $(VENV)/.installed-dev ## run the tests that kill things
 	@$(BIN)/python -m pytest --quiet tests/chaos
+
+bench: $(VENV)/.installed ## measure CPU, latency and throughput, for about two minutes
+	@$(BIN)/python -m benchmarks.gateway
+	@$(BIN)/python -m benchmarks.transports
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, the import rules, dead code
 	@$(BIN)/ruff check --quiet .

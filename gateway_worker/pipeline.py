@@ -212,7 +212,7 @@ class Pipeline:
         except GatewayError as error:  # no room: nothing was called
             return Outcome("failed", [error_entry(error, work.binding)], error_code=error.code)
         except LeaseLostError:
-            error = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
+            waited = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
             return Outcome("failed", [error_entry(error, work.binding)], unknown=True, error_code=error.code)
 
     async def _call(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
