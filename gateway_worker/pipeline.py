@@ -212,8 +212,8 @@ class Pipeline:
         except GatewayError as error:  # no room: nothing was called
             return Outcome("failed", [error_entry(error, work.binding)], error_code=error.code)
         except LeaseLostError:
-            waited = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
-            return Outcome("failed", [error_entry(error, work.binding)], unknown=True, error_code=error.code)
+            lost = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
+            return Outcome("failed", [error_entry(lost, work.binding)], unknown=True, error_code=lost.code)
 
     async def _call(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
         """The provider's answer, or what is owed when the request is cancelled."""
