@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev ## run every test against real servers
 chaos: $(VENV)/.installed-dev ## run the tests that kill things
 	@$(BIN)/python -m pytest --quiet tests/chaos
 
-bench: $(VENV)/.installed ## measure CPU, latency and throughput, for about two minutes
+bench: $(VENV)/.installed ## measure CPU, latency and throughput, for a minute and a half
 	@$(BIN)/python -m benchmarks.gateway
 	@$(BIN)/python -m benchmarks.transports
 
