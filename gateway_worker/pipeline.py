@@ -121,15 +121,14 @@ class Pipeline:
             reason, code = f"stale: signed {age_ms / 1000:.0f} s before it arrived", "stale_request"
         else:
             return False
-        await self._give_up(delivery, subject, binding, GatewayError(code, f"the request can't be run: {reason}"))
+        await self._give_up(delivery, subject, binding, code, reason)
         return True
 
-    async def _give_up(self, delivery: Delivery, subject: Subject, binding: Binding, error: GatewayError) -> None:
+    async def _give_up(self, delivery: Delivery, subject: Subject, binding: Binding, code: str, reason: str) -> None:
         """To the dead letters; what was accepted has its terminal event, a stale stranger's has none."""
-        reason = error.message.removeprefix("the request can't be run: ")
-        reply, stale = error_entry(error, binding), error.code == "stale_request"
-        dead = (reason, delivery.fields)
-        result = await self._transitions.refuse(subject, reply, error.code, called=True, dead=dead, accepted_only=stale)
+        reply = error_entry(GatewayError(code, f"the request can't be run: {reason}"), binding)
+        dead, stale = (reason, delivery.fields), code == "stale_request"
+        result = await self._transitions.refuse(subject, reply, code, called=True, dead=dead, accepted_only=stale)
         if result == "stranger":
             reply_to = (subject.envelope.sender, subject.envelope.request_id, reply)
             await self._transitions.dead_letter(delivery.entry, delivery.fields, reason, reply_to)
@@ -187,8 +186,7 @@ class Pipeline:
                     retry_after=60,
                 )
             case "stale":
-                waited = GatewayError("stale_request", "the request can't be run: stale: it waited too long")
-                await self._give_up(delivery, work.subject, work.binding, waited)
+                await self._give_up(delivery, work.subject, work.binding, "stale_request", "stale: waited too long")
 
     def _is_old(self, envelope: Envelope) -> bool:
         return self._clock.now_ms() - envelope.ts_ms > self._config.retention.dedupe_seconds * 1000
