@@ -9,12 +9,13 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway_api import budget, chat, health, metrics, models
+from gateway_api import budget, health, metrics, models
 from gateway_api.auth import BearerToken, guard
 from gateway_api.body import put_off_continue
 from gateway_api.cancellations import Cancellations
 from gateway_api.fleet_watch import FleetWatch
 from gateway_api.middleware import answer
+from gateway_api.operations import operation
 from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
 from model_gateway.client import ClientSettings, StreamClient
 from model_gateway.clock import Clock
@@ -25,6 +26,14 @@ from model_gateway.tasks import background
 
 SILENCE_SECONDS: Final = 15.0
 """Of a stream, after which a comment is sent to keep it alive."""
+
+
+_OPERATIONS: Final = {
+    "/v1/chat/completions": "chat",
+    "/proxy/{model:.+}": "chat",
+    "/v1/embeddings": "embeddings",
+}
+"""Which operation a path asks for."""
 
 
 def create_door(
@@ -82,8 +91,8 @@ def create_app(door: FrontDoor) -> web.Application:
 
 
 def _add_routes(router: web.UrlDispatcher) -> None:
-    router.add_post("/v1/chat/completions", chat.chat_completions, expect_handler=put_off_continue)
-    router.add_post("/proxy/{model:.+}", chat.proxy, expect_handler=put_off_continue)
+    for path, name in _OPERATIONS.items():
+        router.add_post(path, operation(name), expect_handler=put_off_continue)
     router.add_get("/models", models.published_models)
     router.add_get("/v1/models", models.openai_models)
     router.add_get("/v1/models/{id:.+}", models.openai_model)

@@ -11,7 +11,8 @@ from aiohttp.typedefs import Handler
 from redis.exceptions import RedisError
 
 from gateway_api.responses import error_response
-from gateway_api.state import FRONT_DOOR, REQUEST_ID
+from gateway_api.state import DIALECT, FRONT_DOOR, REQUEST_ID
+from model_gateway.dialects import DIALECTS
 from model_gateway.envelope import new_request_id
 from model_gateway.errors import GatewayError
 from model_gateway.scripts import AWAY, unavailable
@@ -49,7 +50,7 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
         found = _gateway_error(request, error)
         if request.writer.output_size:
             raise ConnectionResetError("the reply had begun: cut it off, it must not look whole") from error
-        response = error_response(found, _request_id(request))
+        response = error_response(found, _request_id(request), request.get(DIALECT, DIALECTS["chat"]))
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
         return response

@@ -13,8 +13,8 @@ from model_gateway.errors import GatewayError
 from model_gateway.settings import ModelRow
 
 
-def find_model(door: FrontDoor, name: str) -> ModelRow:
-    """The row of the model that a model's or a task's name stands for.
+def find_model(door: FrontDoor, name: str) -> str:
+    """The model that a model's or a task's name stands for.
 
     Raises:
         GatewayError: none is named, none has the name, or no worker serves it.
@@ -28,7 +28,7 @@ def find_model(door: FrontDoor, name: str) -> ModelRow:
         raise GatewayError(
             "model_not_found", f"no worker serves '{model}': its provider's key is not set", param="model"
         )
-    return door.config.models[model]
+    return model
 
 
 def _served(door: FrontDoor) -> dict[str, ModelRow]:

@@ -7,7 +7,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from model_gateway.errors import GatewayError, error_from_body
+from model_gateway.dialects import Dialect
+from model_gateway.errors import GatewayError
 from model_gateway.money import usd_text
 from model_gateway.replies import Reply
 
@@ -20,23 +21,35 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value), status=status, headers=_headers(status, None, ""))
 
 
-def error_response(error: GatewayError, request_id: str) -> web.Response:
-    """An error in OpenAI's shape."""
+def error_response(error: GatewayError, request_id: str, dialect: Dialect) -> web.Response:
+    """An error in the dialect that was spoken."""
     headers = _headers(error.status, error.retry_after, error.code)
     headers["x-request-id"] = request_id
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return web.Response(body=error.json(), status=error.status, headers=headers)
+    return web.Response(body=dialect.error_json(error), status=error.status, headers=headers)
 
 
 def reply_response(reply: Reply) -> web.Response:
     """A worker's whole reply or error, its bytes untouched: they are signed."""
-    code = error_from_body(reply.status, reply.data).code if reply.status == 429 else ""
-    headers = _headers(reply.status, reply.retry_after, code)
+    headers = _headers(reply.status, reply.retry_after, reply.code)
     headers["x-request-id"] = reply.request_id
+    headers |= answered_by(reply)
     if reply.usd_nano is not None:
         headers["x-cost-usd"] = usd_text(reply.usd_nano)
     return web.Response(body=reply.data, status=reply.status, headers=headers)
+
+
+def answered_by(reply: Reply) -> dict[str, str]:
+    """Who answered, as headers: with fallbacks it need not be the model that was asked for."""
+    if not reply.served_by:
+        return {}
+    provider, _, deployment = reply.served_by.partition(":")
+    return {
+        "x-gateway-provider": provider,
+        "x-gateway-deployment": deployment,
+        "x-gateway-model": deployment.partition("#")[0],
+    }
 
 
 def _headers(status: int, retry_after: int | None, code: str) -> dict[str, str]:

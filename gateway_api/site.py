@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import LineTooLong
 from gateway_api.responses import error_response
 from gateway_api.state import Traffic
 from model_gateway.clock import Clock
+from model_gateway.dialects import DIALECTS
 from model_gateway.envelope import new_request_id
 from model_gateway.errors import GatewayError
 from model_gateway.settings import Limits
@@ -71,7 +72,7 @@ class _Connection(web.RequestHandler):
         request_id = new_request_id(Clock().now_ms())
         if status >= 500:
             _log.error("http.failed", request_id=request_id, error=type(exc).__name__)
-        response = error_response(_refusal(status, exc), request_id)
+        response = error_response(_refusal(status, exc), request_id, DIALECTS["chat"])
         response.force_close()
         return response
 

@@ -6,16 +6,15 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+import orjson
 from aiohttp import web
 
-from gateway_api.responses import reply_response
-from gateway_api.state import FRONT_DOOR
+from gateway_api.responses import answered_by, reply_response
+from gateway_api.state import DIALECT, FRONT_DOOR
 from model_gateway.client import Exchange
 from model_gateway.errors import GatewayError
 from model_gateway.replies import Reply
 
-_KEEP_ALIVE: Final = b": keep-alive\n\n"
-_DONE: Final = b"data: [DONE]\n\n"
 _LAST_WORD_SECONDS: Final = 1.0
 
 
@@ -46,6 +45,7 @@ class _Relay:
     def __init__(self, request: web.Request, exchange: Exchange, silence_seconds: float) -> None:
         self.response = _EventStream(exchange.request_id)
         self.over = False
+        self._dialect = request[DIALECT]
         self._request = request
         self._exchange = exchange
         self._silence_seconds = silence_seconds
@@ -56,6 +56,8 @@ class _Relay:
         if reply is not None and reply.kind != "chunk":
             self.over = True
             return reply_response(reply)
+        if reply is not None:
+            self.response.headers.update(answered_by(reply))
         await self.response.prepare(self._request)
         while True:
             events = self._events(reply)
@@ -74,7 +76,7 @@ class _Relay:
     def _events(self, reply: Reply | None) -> bytes:
         """An entry and those that are here already; a comment if there is none."""
         if reply is None:
-            return _KEEP_ALIVE
+            return self._dialect.keep_alive
         events: list[bytes] = []
         while reply is not None and not self.over:
             events.append(self._event(reply))
@@ -85,9 +87,9 @@ class _Relay:
         self.over = reply.end or reply.kind == "error"
         if reply.kind == "error":
             self.response.force_close()
-            return b"data: %b\n\n" % reply.data
-        event = b"id: %b:%d\ndata: %b\n\n" % (reply.request_id.encode(), reply.index, reply.data)
-        return event + _DONE if self.over else event
+            return _event(reply.event, reply.data)
+        event = _event(reply.event, reply.data, b"id: %b:%d\n" % (reply.request_id.encode(), reply.index))
+        return event + self._dialect.done if self.over else event
 
     async def break_off(self, error: GatewayError) -> None:
         """End in mid-stream with an error event and no ``[DONE]``; cut off a client that has stopped reading."""
@@ -95,10 +97,18 @@ class _Relay:
         if not self._request.protocol.writing_paused:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_SECONDS):
-                    await self.response.write_eof(b"data: %b\n\n" % error.json())
+                    members = self._dialect.stream_error(error)
+                    await self.response.write_eof(_event(str(members.get("type", "")), orjson.dumps(members)))
                     return
         if self._request.transport is not None:
             self._request.transport.abort()
+
+
+def _event(name: str, data: bytes, head: bytes = b"") -> bytes:
+    """One event on the wire."""
+    if name:
+        head += b"event: %b\n" % name.encode()
+    return b"%bdata: %b\n\n" % (head, data)
 
 
 async def relay(request: web.Request, exchange: Exchange, seconds: float) -> web.StreamResponse:

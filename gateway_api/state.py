@@ -13,6 +13,7 @@ from gateway_api.cancellations import Cancellations
 from gateway_api.fleet_watch import FleetWatch
 from model_gateway.client import StreamClient
 from model_gateway.clock import Clock
+from model_gateway.dialects import Dialect
 from model_gateway.environment import Environment
 from model_gateway.settings import GatewayConfig
 
@@ -61,3 +62,4 @@ class FrontDoor:
 
 FRONT_DOOR: Final = web.AppKey("front_door", FrontDoor)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+DIALECT: Final = web.RequestKey("dialect", Dialect)

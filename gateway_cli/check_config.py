@@ -8,7 +8,7 @@ from typing import Any
 
 from model_gateway.environment import Environment
 from model_gateway.prices import load_prices
-from model_gateway.providers.factory import ProviderFactory, is_served, key_env
+from model_gateway.providers.factory import ProviderFactory, is_served, key_variables
 from model_gateway.settings import ConfigError, GatewayConfig, load_config
 
 
@@ -23,11 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Check one file and say what it would serve."""
     path = arguments.path or Environment.read().config_path
     config = checked_config(path)
-    served = [name for name, row in config.models.items() if is_served(row)]
+    served = [name for name, row in config.models.items() if any(is_served(deployment) for _, deployment in row.rows())]
     print(f"{path}: good. {len(config.models)} models, {len(served)} served: {', '.join(served) or 'none'}")
     for name, row in config.models.items():
         if name not in served:
-            print(f"  {name} waits for {key_env(row)}")
+            missing = {" or ".join(key_variables(deployment)): None for _, deployment in row.rows()}
+            print(f"  {name} waits for {', '.join(missing)}")
     return 0
 
 
@@ -51,9 +52,11 @@ def checked_config(path: Path) -> GatewayConfig:
 def _providers(config: GatewayConfig) -> list[str]:
     """Rows whose provider can't be loaded."""
     problems: list[str] = []
-    for name, row in config.models.items():
-        try:
-            ProviderFactory.find(row.provider)
-        except (LookupError, ImportError, AttributeError) as error:  # a plug-in may be broken in its own way
-            problems.append(f"models.{name}.provider: {error}")
+    for name, model in config.models.items():
+        for label, row in model.rows():
+            path = f"models.{name}.deployments.{label}" if label else f"models.{name}"
+            try:
+                ProviderFactory.find(row.provider)
+            except (LookupError, ImportError, AttributeError) as error:  # a plug-in may be broken in its own way
+                problems.append(f"{path}.provider: {error}")
     return problems

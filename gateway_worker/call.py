@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,44 +13,62 @@ import structlog
 
 from gateway_worker.chunks import ChunkWriter, Emit
 from gateway_worker.deployments import Deployment
+from gateway_worker.dialogue import Dialogue, dialogue
 from gateway_worker.transitions import Entry, LeaseLostError, Outcome
-from model_gateway.chat import ChatRequest
+from model_gateway.dialects import DIALECTS, Dialect, Request
+from model_gateway.dialects.answers import Piece
 from model_gateway.errors import GatewayError
-from model_gateway.money import Usage, usage_from_openai
+from model_gateway.money import Usage
 from model_gateway.providers import JSONObject
-from model_gateway.signing import ChunkChain, Keyring, NotAnObjectError, clean_object, seal_reply, seal_text
+from model_gateway.signing import ChunkChain, Keyring, NotAnObjectError, seal_reply, seal_text
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What ties a reply to its request: its id, the digest of its body, and the secret."""
+    """What ties a reply to its request: its id, the digest of its body, its dialect, and the secret."""
 
     keyring: Keyring
     request_id: str
     request_sha256: str
+    operation: str = "chat"
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the client is spoken to."""
+        return DIALECTS[self.operation]
 
 
 def error_entry(error: GatewayError, binding: Binding) -> Entry:
-    """A whole error reply, signed."""
-    data = seal_reply(error.json(), binding.keyring, binding.request_id, binding.request_sha256)
-    return Entry("error", data, status=error.status, retry_after=error.retry_after, usd_nano=0)
+    """A whole error reply, signed, in the client's dialect."""
+    text = binding.dialect.error_json(error)
+    data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
+    return Entry("error", data, status=error.status, retry_after=error.retry_after, usd_nano=0, code=error.code)
 
 
 def dead_letter_entry(error: GatewayError, keyring: Keyring) -> Entry:
     """An error reply to a request that could not be read; signed, but bound to nothing."""
-    return Entry("error", seal_text(error.json(), keyring), status=error.status, usd_nano=0)
+    return Entry("error", seal_text(error.json(), keyring), status=error.status, usd_nano=0, code=error.code)
 
 
-def chained_error(error: GatewayError, chain: ChunkChain) -> Entry:
+def chained_error(error: GatewayError, chain: ChunkChain, dialect: Dialect) -> Entry:
     """An error in the middle of a stream, as the chain's last link."""
-    index = chain.index
-    data = chain.seal(error.json(), final=True)
-    return Entry("error", data, index, error.status, retry_after=error.retry_after, usd_nano=0)
+    index, members = chain.index, dialect.stream_error(error)
+    data = chain.seal(orjson.dumps(members), final=True)
+    return Entry(
+        "error",
+        data,
+        index,
+        error.status,
+        retry_after=error.retry_after,
+        usd_nano=0,
+        code=error.code,
+        event=str(members.get("type", "")),
+    )
 
 
-def object_and_text(answer: JSONObject) -> tuple[Any, bytes]:
+def object_and_text(answer: JSONObject) -> tuple[dict[str, Any], bytes]:
     """A provider's object, parsed and as text, whichever it gave.
 
     Raises:
@@ -58,10 +76,14 @@ def object_and_text(answer: JSONObject) -> tuple[Any, bytes]:
     """
     try:
         if isinstance(answer, bytes):
-            return orjson.loads(answer), answer
-        return answer, orjson.dumps(answer)
+            parsed, text = orjson.loads(answer), answer
+        else:
+            parsed, text = answer, orjson.dumps(answer)
     except (ValueError, TypeError) as error:
         raise GatewayError("upstream_invalid_response", "the provider did not answer in JSON") from error
+    if not isinstance(parsed, dict):
+        raise NotAnObjectError(f"expected a JSON object, got {type(parsed).__name__}")
+    return parsed, text
 
 
 @dataclass(slots=True)
@@ -73,16 +95,16 @@ class Call:
     """
 
     deployment: Deployment
-    request: ChatRequest
+    request: Request
     binding: Binding
     emit: Emit
     clock: Callable[[], float]
     sent: bool = False
+    _dialogue: Dialogue | None = field(init=False, default=None)
     _started: float = field(init=False)
     _ttft_ms: int | None = field(init=False, default=None)
     _chain: ChunkChain = field(init=False)
-    _text: list[str] = field(init=False, default_factory=list)
-    _usage: Usage | None = field(init=False, default=None)
+    _held: Piece | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._started = self.clock()
@@ -90,10 +112,12 @@ class Call:
 
     async def run(self) -> Outcome:
         """Call the provider. Every error but a cancellation becomes a failed outcome."""
-        self.sent = True
         try:
+            self._dialogue = dialogue(self.request, self.deployment)
+            self.sent = True
             async with asyncio.timeout(self.deployment.row.timeout):
-                return await (self._stream() if self.request.stream else self._whole())
+                talking = self._stream(self._dialogue) if self.request.stream else self._whole(self._dialogue)
+                return await talking
         except TimeoutError:
             seconds = self.deployment.row.timeout
             return self.failed(GatewayError("upstream_timeout", f"no complete answer within {seconds:g} s"))
@@ -116,20 +140,22 @@ class Call:
             error_code=error.code,
             ttft_ms=self._ttft_ms,
             estimated=error.billed,
+            retry_after=error.retry_after,
+            chunks=self._chain.index,
         )
 
     def cancelled(self) -> Outcome:
         """What was generated until now, paid for; a whole call that was sent is charged as unknown."""
         error = GatewayError("cancelled", "the request was cancelled")
-        if not self.sent:
+        if not self.sent or self._dialogue is None:
             return Outcome("cancelled", [self._error(error)], error_code=error.code)
         if not self.request.stream:
             return Outcome("cancelled", [self._error(error)], unknown=True, estimated=True, error_code=error.code)
-        usage, estimated = self._counted()
+        usage, estimated = self._counted(self._dialogue)
         return Outcome(
             "cancelled",
             [self._error(error)],
-            cost=self.deployment.price.cost(usage),
+            cost=self._cost(usage),
             usage=usage,
             estimated=estimated,
             error_code=error.code,
@@ -137,118 +163,80 @@ class Call:
         )
 
     def _error(self, error: GatewayError) -> Entry:
-        return chained_error(error, self._chain) if self._chain.index else error_entry(error, self.binding)
+        if self._chain.index:
+            return chained_error(error, self._chain, self.binding.dialect)
+        return error_entry(error, self.binding)
 
     # -- whole
 
-    async def _whole(self) -> Outcome:
-        deployment = self.deployment
-        answer = await deployment.provider.complete(
-            self.request.messages, deployment.engine, **deployment.fields(self.request)
-        )
-        parsed, text = object_and_text(answer)
-        text = clean_object(text, parsed, one_line=False)
-        choices = _choices(parsed)
-        self._text += [_text_of(choice.get("message")) for choice in choices]
-        self._usage = usage_from_openai(parsed.get("usage"))
+    async def _whole(self, talk: Dialogue) -> Outcome:
+        parsed, text = object_and_text(await talk.whole())
+        talk.reader.reply(parsed)
+        text = talk.writer.reply(parsed, text)
         binding = self.binding
         data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
-        return self._done("reply", data, 0, _finish_reason(choices))
+        return self._done(talk, Entry("reply", data))
 
-    def _done(self, kind: Any, data: bytes, index: int, finish_reason: str) -> Outcome:
-        usage, estimated = self._counted()
-        cost = self.deployment.price.cost(usage)
+    def _done(self, talk: Dialogue, last: Entry) -> Outcome:
+        usage, estimated = self._counted(talk)
         return Outcome(
             "done",
-            [Entry(kind, data, index, usd_nano=cost)],
-            cost=cost,
+            [last],
+            cost=self._cost(usage),
             usage=usage,
             estimated=estimated,
-            finish_reason=finish_reason,
+            finish_reason=talk.reader.finish_reason,
             ttft_ms=self._ttft_ms,
         )
 
-    def _counted(self) -> tuple[Usage, bool]:
+    def _counted(self, talk: Dialogue) -> tuple[Usage, bool]:
         """The provider's usage, else our own count."""
-        if self._usage is not None:
-            return self._usage, False
-        output = self.deployment.count_output("".join(self._text))
+        if talk.reader.usage is not None:
+            return talk.reader.usage, False
+        output = self.deployment.count_output(talk.reader.text)
         return Usage(input=self.deployment.count_input(self.request), output=output), True
+
+    def _cost(self, usage: Usage) -> int:
+        return self.deployment.cost(self.request, usage)
 
     # -- streamed
 
-    async def _stream(self) -> Outcome:
-        """Pass chunks on as they come; from the first finish on, hold the newest until it is known to be the last."""
-        held: bytes | None = None
-        seen: set[int] = set()
-        finished: dict[int, str] = {}
-        async with ChunkWriter(self._chain, self.emit) as writer, aclosing(self._chunks()) as chunks:
-            async for parsed, text in chunks:
-                self._note(parsed, seen, finished)
-                kept = self._for_client(parsed, text)
-                if kept is None:
-                    continue
-                if held is not None:
-                    await writer.put(held)
-                held = kept if finished else None
-                if held is None:
-                    await writer.put(kept)
-        if held is None or not seen <= finished.keys():
+    async def _stream(self, talk: Dialogue) -> Outcome:
+        """Pass events on as they come; from the first finish on, hold the newest until it is known to be the last."""
+        reader, writer = talk.reader, talk.writer
+        async with ChunkWriter(self._chain, self.emit) as out, aclosing(_objects(talk)) as events:
+            async for parsed, text in events:
+                self._note_first()
+                reader.chunk(parsed)
+                for piece in writer.chunk(parsed, text):
+                    await self._pass_on(out, piece, hold=reader.finishing)
+            if not reader.complete:
+                raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
+            for piece in writer.end():
+                await self._pass_on(out, piece, hold=True)
+        if self._held is None:
             raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
-        index = self._chain.index
-        return self._done("chunk", self._chain.seal(held, final=True), index, next(iter(finished.values())))
+        index, last = self._chain.index, self._held
+        return self._done(talk, Entry("chunk", self._chain.seal(last.data, final=True), index, event=last.event))
 
-    async def _chunks(self) -> AsyncGenerator[tuple[dict[str, Any], bytes]]:
-        deployment = self.deployment
-        stream = deployment.provider.stream(self.request.messages, deployment.engine, **deployment.fields(self.request))
-        try:
-            async for answer in stream:
-                parsed, text = object_and_text(answer)
-                if not isinstance(parsed, dict):
-                    raise NotAnObjectError(f"expected a JSON object, got {type(parsed).__name__}")
-                yield parsed, text
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
+    async def _pass_on(self, out: ChunkWriter, piece: Piece, *, hold: bool) -> None:
+        held, self._held = self._held, piece if hold else None
+        if held is not None:
+            await out.put(held)
+        if not hold:
+            await out.put(piece)
 
-    def _note(self, parsed: Mapping[str, Any], seen: set[int], finished: dict[int, str]) -> None:
-        """Remember what a chunk tells: usage, text for our own count, which choices are finished."""
+    def _note_first(self) -> None:
         if self._ttft_ms is None:
             self._ttft_ms = round((self.clock() - self._started) * 1000)
-        self._usage = usage_from_openai(parsed.get("usage")) or self._usage
-        for choice in _choices(parsed):
-            index = choice.get("index", 0)
-            seen.add(index)
-            self._text.append(_text_of(choice.get("delta")))
-            if choice.get("finish_reason"):
-                finished[index] = str(choice["finish_reason"])
-
-    def _for_client(self, parsed: dict[str, Any], text: bytes) -> bytes | None:
-        """The chunk as the client asked for it: without usage that it did not ask for; None if nothing is left."""
-        unasked = "usage" in parsed and not self.request.include_usage
-        if unasked and not parsed.get("choices"):
-            return None
-        return clean_object(text, parsed, one_line=True, without=("usage",) if unasked else ())
 
 
-def _choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = parsed.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-
-
-def _finish_reason(choices: list[dict[str, Any]]) -> str:
-    return str(choices[0].get("finish_reason") or "") if choices else ""
-
-
-def _text_of(part: Any) -> str:
-    """Everything that a message or delta says, for counting: content, refusal, tool calls."""
-    if not isinstance(part, dict):
-        return ""
-    said = [part.get(name) for name in ("content", "refusal", "reasoning_content")]
-    text = "".join(value for value in said if isinstance(value, str))
-    for call in part.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            text += str(function.get("name") or "") + str(function.get("arguments") or "")
-    return text
+async def _objects(talk: Dialogue) -> AsyncGenerator[tuple[dict[str, Any], bytes]]:
+    stream = talk.stream()
+    try:
+        async for answer in stream:
+            yield object_and_text(answer)
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway_worker.transitions import Entry
+from model_gateway.dialects.answers import Piece
 from model_gateway.signing import ChunkChain
 
 _MAX_PENDING: Final = 256
@@ -31,14 +32,14 @@ class ChunkWriter:
         """What was signed must be out before anything follows, on the way out by an error too."""
         await self.flush()
 
-    async def put(self, text: bytes) -> None:
+    async def put(self, piece: Piece) -> None:
         """Sign a chunk and see it on its way.
 
         Raises:
             whatever ``emit`` raised for chunks before it.
         """
         index = self._chain.index
-        self._pending.append(Entry("chunk", self._chain.seal(text), index, end=False))
+        self._pending.append(Entry("chunk", self._chain.seal(piece.data), index, end=False, event=piece.event))
         if self._writing is None or self._writing.done():
             await self._settle_write()
             self._writing = asyncio.create_task(self._write(), name="emit")

@@ -23,8 +23,8 @@ from gateway_worker.delivery import Delivery
 from gateway_worker.deployments import Deployment, Deployments
 from gateway_worker.metrics import WorkerMetrics
 from gateway_worker.transitions import Admission, Entry, LeaseLostError, Outcome, Subject, Transitions
-from model_gateway.chat import ChatRequest, check_output_bound, parse_chat
 from model_gateway.clock import Clock
+from model_gateway.dialects import DIALECTS, Request, check_for
 from model_gateway.envelope import BadEnvelopeError, Envelope, open_envelope
 from model_gateway.errors import GatewayError
 from model_gateway.settings import GatewayConfig
@@ -44,7 +44,7 @@ class Work:
 
     subject: Subject
     binding: Binding
-    request: ChatRequest
+    request: Request
     deployment: Deployment
     amount: int
     started: float
@@ -81,7 +81,7 @@ class Pipeline:
         except BadEnvelopeError as error:
             await self._put_aside(delivery, error)
             return
-        binding = Binding(self._keyring, envelope.request_id, sha256_hex(envelope.body))
+        binding = Binding(self._keyring, envelope.request_id, sha256_hex(envelope.body), envelope.operation)
         subject = _subject(delivery, envelope)
         delivery.identify(subject.owner, self._keys.record(envelope.principal, envelope.request_id))
         try:
@@ -142,10 +142,10 @@ class Pipeline:
             GatewayError: the client's mistake.
         """
         envelope = subject.envelope
-        request = parse_chat(envelope.body, max_choices=self._config.limits.choices)
+        request = DIALECTS[envelope.operation].parse(envelope.body, max_choices=self._config.limits.choices)
         asked = envelope.model or request.model
-        deployment = self._deployments.find(asked)
-        check_output_bound(request, deployment.row.max_tokens)
+        _, row, [deployment, *_] = self._deployments.find(asked)
+        check_for(request, row)
         subject = replace(
             subject,
             model=deployment.name,
@@ -290,7 +290,7 @@ def _not_called(work: Work, admission: Admission) -> Outcome:
             index=admission.chunks,
             previous=admission.signature,
         )
-        reply = chained_error(error, chain)
+        reply = chained_error(error, chain, binding.dialect)
     else:
         reply = error_entry(error, binding)
     if state == "cancelled":

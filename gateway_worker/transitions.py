@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -21,6 +21,9 @@ RUNNING_TTL_MS: Final = 7 * 86_400_000
 
 _SETTLE_SECONDS: Final = 600.0
 _ADMIT_SECONDS: Final = 10.0
+_ALWAYS: Final = ("input", "output", "cached", "reasoning")
+"""Kinds of tokens that stand in each terminal event; the others only where there are some."""
+
 _MAX_DEAD_FIELDS: Final = 32
 _MAX_DEAD_BYTES: Final = 65_536
 
@@ -52,6 +55,8 @@ class Entry:
     end: bool = True
     retry_after: int | None = None
     usd_nano: int | None = None
+    event: str = ""
+    code: str = ""
 
     def fields(self, request_id: str) -> list[str]:
         """Its fields in order, but for ``data``; the id comes first."""
@@ -61,6 +66,10 @@ class Entry:
             found += ["retry_after", str(self.retry_after)]
         if self.usd_nano is not None:
             found += ["usd_nano", str(self.usd_nano)]
+        if self.event:
+            found += ["event", self.event]
+        if self.code:
+            found += ["code", self.code]
         return found
 
 
@@ -118,6 +127,8 @@ class Outcome:
         unknown: the provider may have been paid and nobody knows how much: charge the reservation.
         usage: tokens by kind.
         estimated: whether the gateway counted them, rather than the provider.
+        retry_after: seconds after which the provider wants to be asked again.
+        chunks: how many the client may have seen of it.
     """
 
     state: Literal["done", "failed", "cancelled"]
@@ -130,17 +141,25 @@ class Outcome:
     error_code: str = ""
     ttft_ms: int | None = None
     latency_ms: int = 0
+    retry_after: int | None = None
+    chunks: int = 0
 
     def fields(self) -> list[str]:
         """The terminal event's own fields, flat."""
         return [
             *("status", self.state),
-            *("input_tokens", str(self.usage.input), "output_tokens", str(self.usage.output)),
-            *("cached_tokens", str(self.usage.cached), "reasoning_tokens", str(self.usage.reasoning)),
+            *self._tokens(),
             *("estimated", "1" if self.estimated else "0", "latency_ms", str(self.latency_ms)),
             *("ttft_ms", "" if self.ttft_ms is None else str(self.ttft_ms)),
             *("finish_reason", self.finish_reason, "error_code", self.error_code),
         ]
+
+    def _tokens(self) -> Iterator[str]:
+        for kind, count in self.usage.counts().items():
+            if count or kind in _ALWAYS:
+                yield from (f"{kind}_tokens", str(count))
+        if self.usage.tier:
+            yield from ("service_tier", self.usage.tier)
 
 
 class Transitions:

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from model_gateway.dialects import OPERATIONS
 from model_gateway.signing import sign
 
 VERSION: Final = "1"
 SIGNED_FIELDS: Final = ("v", "from", "principal", "id", "op", "model", "ts", "body")
-OPERATIONS: Final = frozenset({"chat"})
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 _NAME: Final = re.compile(r"(?:http|agent)-[a-z0-9][a-z0-9\-]{0,62}\Z")
@@ -48,7 +48,7 @@ class Envelope:
         sender: ``http-<instance>`` or ``agent-<name>``; replies go to ``model.replies.<sender>``.
         principal: whose request it is; an agent's is its sender, a front door vouches for its client's.
         request_id: unique for the principal; a repeated one is answered, not run again.
-        operation: ``chat``.
+        operation: one of ``OPERATIONS``: the body's dialect.
         model: a model's or a task's name; wins over the body's. Empty: the body's.
         ts_ms: when it was signed, milliseconds since the epoch.
         body: the request's JSON, as received.

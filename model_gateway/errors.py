@@ -32,6 +32,7 @@ KINDS: Final[dict[str, Kind]] = {
     "invalid_value": Kind(400, INVALID),
     "missing_required_parameter": Kind(400, INVALID),
     "unsupported_parameter": Kind(400, INVALID),
+    "unsupported_operation": Kind(400, INVALID),
     "upstream_rejected": Kind(400, INVALID),
     "stale_request": Kind(400, INVALID),
     "invalid_api_key": Kind(401, "authentication_error"),

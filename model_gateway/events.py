@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from model_gateway.money import TOKEN_KINDS, Usage
+
 CHARGING: Final = frozenset(
     {"model.request.complete", "model.request.failed", "model.request.cancelled", "model.request.unknown"}
 )
@@ -17,10 +19,7 @@ _NUMBERS: Final = frozenset(
     {
         "ts",
         "attempt",
-        "input_tokens",
-        "output_tokens",
-        "cached_tokens",
-        "reasoning_tokens",
+        *(f"{kind}_tokens" for kind in TOKEN_KINDS),
         "usd_nano",
         "reserved_nano",
         "settled_nano",
@@ -40,6 +39,12 @@ def decode(fields: Mapping[bytes, bytes], entry: str) -> dict[str, Any]:
         name = raw_name.decode()
         event[name] = _value(name, raw.decode("utf-8", "replace"))
     return event
+
+
+def usage_of(event: Mapping[str, Any]) -> Usage:
+    """The tokens that a charge names."""
+    counts = {kind: event.get(f"{kind}_tokens") or 0 for kind in TOKEN_KINDS}
+    return Usage(**counts, tier=event.get("service_tier") or "")
 
 
 def _value(name: str, text: str) -> Any:

@@ -10,9 +10,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from model_gateway.events import CHARGING, decode
+from model_gateway.events import CHARGING, decode, usage_of
 from model_gateway.ledger import initialise
-from model_gateway.money import Price, Usage
+from model_gateway.money import Price
 from model_gateway.streams import Keys
 
 _PAGE: Final = 1_000
@@ -117,8 +117,7 @@ def explained(event: Mapping[str, Any]) -> bool:
         return bool(cost == event["reserved_nano"]) or event["error_code"] == "record_missing"
     if not cost:
         return True
-    usage = Usage(event["input_tokens"], event["output_tokens"], event["cached_tokens"], event["reasoning_tokens"])
-    return Price.parse(event["price"]).cost(usage) == cost
+    return Price.parse(event["price"]).cost(usage_of(event)) == cost
 
 
 def replay(events: Iterable[Mapping[str, Any]]) -> Replay:

@@ -33,6 +33,9 @@ class Reply:
         end: whether it is the request's last entry.
         retry_after: seconds, where trying again can help.
         usd_nano: what the request cost, on the last entry.
+        event: the event's name, where the dialect names its events.
+        code: an error's code.
+        served_by: who answered, on the first entry: ``<provider>:<deployment>``, see ``deployment_name``.
         data: signed JSON, passed on as it is.
         entry: the stream entry's id.
     """
@@ -46,6 +49,9 @@ class Reply:
     usd_nano: int | None
     data: bytes
     entry: str
+    event: str = ""
+    code: str = ""
+    served_by: str = ""
 
 
 def decode_reply(entry: bytes, fields: Mapping[bytes, bytes]) -> Reply:
@@ -60,6 +66,9 @@ def decode_reply(entry: bytes, fields: Mapping[bytes, bytes]) -> Reply:
         usd_nano=_int(fields.get(b"usd_nano")),
         data=fields[b"data"],
         entry=entry.decode(),
+        event=fields.get(b"event", b"").decode(),
+        code=fields.get(b"code", b"").decode(),
+        served_by=fields.get(b"served_by", b"").decode(),
     )
 
 

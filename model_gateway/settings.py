@@ -67,30 +67,110 @@ class _Section(BaseModel):
         return value
 
 
-class ModelRow(_Section):
-    """One model: who serves it, what it costs, how much of it may run at once."""
+class LongContext(_Section):
+    """Prices of a request whose input passes a threshold; they hold for all of its tokens."""
+
+    above: Annotated[int, Field(gt=0)] = Field(description="input tokens, cached ones included")
+    input_cost: Amount
+    output_cost: Amount
+    cached_input_cost: Amount | None = None
+    cache_write_cost: Amount | None = None
+    cache_write_1h_cost: Amount | None = None
+    audio_input_cost: Amount | None = None
+
+
+Factor = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class DeploymentRow(_Section):
+    """Where a model runs: who serves it, what it costs, how much of it may run at once."""
 
     provider: str
     engine: str = Field("", description="the provider's name for the model; default: the row's name")
     input_cost: Amount | None = Field(None, description="USD per input token")
     output_cost: Amount | None = Field(None, description="USD per output token")
-    cached_input_cost: Amount | None = Field(None, description="USD per cached input token")
+    cached_input_cost: Amount | None = Field(None, description="USD per input token read from the provider's cache")
+    cache_write_cost: Amount | None = Field(None, description="USD per input token written to the cache")
+    cache_write_1h_cost: Amount | None = Field(None, description="the same, kept for an hour")
+    audio_input_cost: Amount | None = Field(None, description="USD per audio input token; without it audio is refused")
+    audio_output_cost: Amount | None = Field(None, description="USD per audio output token; likewise")
+    image_input_cost: Amount | None = Field(None, description="USD per image input token")
+    image_output_cost: Amount | None = Field(None, description="USD per image output token")
+    reasoning_cost: Amount | None = Field(None, description="USD per reasoning token")
+    long_context: list[LongContext] = Field(default_factory=list)
+    service_tiers: dict[str, Factor] = Field(
+        default_factory=dict, description="tiers that may be asked for: a factor on every price"
+    )
     free: bool = Field(False, description="costs nothing, and says so on purpose")
-    max_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(4096, description="output tokens at most")
     timeout: Seconds = Field(60.0, description="seconds for one call, from send to last byte")
-    api_base: str = Field("", pattern=r"^(https?://.+)?$", description="an OpenAI-compatible server")
+    connect_timeout: Seconds = Field(10.0, description="seconds until a connection stands")
+    first_token_timeout: Seconds | None = Field(None, description="seconds until a stream's first chunk")
+    api_base: str = Field("", pattern=r"^(https?://.+)?$", description="the server, where it is not the vendor's own")
     api_key_env: EnvName | None = Field(None, description="the variable that holds the key")
     transport: Literal["http", "sdk"] = "http"
     max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = Field(
         "", description="the field in which an unset output bound is sent"
     )
+    drop_params: bool = Field(False, description="leave out what the provider can't do, in place of a refusal")
     reserve: Literal["bound", "estimate"] = "bound"
     image_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
         50_000, description="input tokens that one image is reserved at"
     )
+    file_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+        500_000, description="input tokens that one file is reserved at"
+    )
+    audio_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+        100_000, description="input tokens that one piece of audio is reserved at"
+    )
+    max_input_tokens: Annotated[int, Field(gt=0, le=100_000_000)] | None = Field(
+        None, description="input tokens past which the provider refuses; no call is reserved at more"
+    )
     max_concurrency: Annotated[int, Field(gt=0, le=65_536)] = Field(256, description="calls per process")
     queue_timeout: Seconds = Field(10.0, description="seconds to wait for a free call")
+    rpm: Annotated[int, Field(gt=0)] | None = Field(None, description="calls a minute, over all workers")
+    tpm: Annotated[int, Field(gt=0)] | None = Field(None, description="tokens a minute, over all workers")
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] = Field(1, description="share of `routing: weighted`")
     options: dict[str, Any] = Field(default_factory=dict, description="the provider's own settings")
+
+
+class NamedDeployment(DeploymentRow):
+    """One of several deployments of a model."""
+
+    name: Name = Field(description="unique within the model")
+
+
+class ModelRow(DeploymentRow):
+    """One model. Its deployments take from it what they do not set; without any it is its own only one."""
+
+    max_tokens: Annotated[int, Field(gt=0, le=10_000_000)] = Field(4096, description="output tokens at most")
+    routing: Literal["order", "weighted", "latency", "cost"] = Field(
+        "order", description="which deployment is asked first"
+    )
+    deployments: list[NamedDeployment] = Field(default_factory=list)
+    fallbacks: list[str] = Field(default_factory=list, description="models to ask when this one's deployments fail")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _deployments_inherit(cls, data: Any) -> Any:
+        """What a deployment does not set, it has from its model."""
+        if not isinstance(data, dict) or not isinstance(data.get("deployments"), list):
+            return data
+        own = {name: value for name, value in data.items() if name in DeploymentRow.model_fields}
+        rows = [{**own, **row} if isinstance(row, dict) else row for row in data["deployments"]]
+        first = next((row for row in rows if isinstance(row, dict)), {})
+        return {"provider": first.get("provider"), **data, "deployments": rows}
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [deployment.name for deployment in self.deployments]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"deployments: {', '.join(twice)} stands twice")
+        return self
+
+    def rows(self) -> list[tuple[str, DeploymentRow]]:
+        """Its deployments by name; its own row under the name "" where it names none."""
+        return [(row.name, row) for row in self.deployments] or [("", self)]
 
 
 class Budget(_Section):
@@ -125,6 +205,35 @@ class Redelivery(_Section):
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="deliveries of an entry that never got as far as admission, then dead-letter"
     )
+
+
+def deployment_name(model: str, label: str) -> str:
+    """A deployment's name among all: ``<model>`` where it is the model's only one, else ``<model>#<label>``."""
+    return f"{model}#{label}" if label else model
+
+
+class Breaker(_Section):
+    """When a deployment that fails is left alone for a while."""
+
+    enabled: bool = True
+    window_seconds: Seconds = Field(30.0, description="over which calls and failures are counted")
+    min_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="calls before the rate means anything")
+    error_rate: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=1)] = Decimal("0.5")
+    timeouts: Annotated[int, Field(ge=1, le=100_000)] = Field(3, description="time-outs in a row that open it too")
+    open_seconds: Seconds = Field(5.0, description="until a probe is let through; doubled each time that one fails")
+    max_open_seconds: Seconds = 60.0
+
+
+class Routing(_Section):
+    """What happens when a call fails."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(2, description="further calls of a deployment for one request")
+    backoff_seconds: Seconds = Field(0.5, description="before the first retry; doubled each time, with jitter")
+    max_backoff_seconds: Seconds = Field(8.0, description="and the longest Retry-After that is waited for")
+    retry_budget: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=1)] = Field(
+        Decimal("0.1"), description="retries per first call of a deployment"
+    )
+    breaker: Breaker = Breaker()
 
 
 class Worker(_Section):
@@ -195,6 +304,7 @@ class GatewayConfig(_Section):
     agents: dict[AgentName, Agent] = Field(default_factory=dict)
     worker: Worker = Worker()
     redelivery: Redelivery = Redelivery()
+    routing: Routing = Routing()
     queue: Queue = Queue()
     retention: Retention = Retention()
     limits: Limits = Limits()
@@ -206,10 +316,20 @@ class GatewayConfig(_Section):
             return name
         return self.defaults.get(name)
 
+    def route(self, model: str) -> list[str]:
+        """The models that may answer for one: itself, then its fallbacks in order."""
+        return list(dict.fromkeys([model, *self.models[model].fallbacks]))
+
+    def longest_request(self, model: str) -> float:
+        """Seconds that one request may take, with all its calls and waits."""
+        rows = [self.models[name].rows() for name in self.route(model)]
+        calls = sum(max(row.timeout + row.queue_timeout for _, row in found) for found in rows)
+        return calls + self.routing.retries * self.routing.max_backoff_seconds
+
     @property
     def longest_timeout(self) -> float:
-        """Seconds of the slowest model's timeout."""
-        return max(row.timeout for row in self.models.values())
+        """Seconds of the slowest deployment's timeout."""
+        return max(deployment.timeout for row in self.models.values() for _, deployment in row.rows())
 
     @property
     def drain_seconds(self) -> float:
@@ -307,7 +427,21 @@ def _nearest(location: tuple[Any, ...]) -> str:
 
 def _references(data: dict[str, Any]) -> list[str]:
     """What only shows between rows, in data that may be wrong in other ways too."""
-    return _tasks(data) + _agents(data.get("agents"))
+    return _fallbacks(data.get("models")) + _tasks(data) + _agents(data.get("agents"))
+
+
+def _fallbacks(models: Any) -> list[str]:
+    """Fallbacks that name no model, or the model itself."""
+    rows = models.items() if isinstance(models, dict) else ()
+    found = []
+    for name, row in ((name, row) for name, row in rows if isinstance(row, dict)):
+        given = row.get("fallbacks")
+        for fallback in given if isinstance(given, list) else ():
+            if fallback == name:
+                found.append(f"models.{name}.fallbacks: names the model itself")
+            elif isinstance(fallback, str) and fallback not in models:
+                found.append(f"models.{name}.fallbacks: there is no model '{fallback}'")
+    return found
 
 
 def _tasks(data: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server over real TCP whose behaviour, faults included, follows a script.
+"""A provider's server over real TCP whose behaviour, faults included, follows a script; OpenAI-compatible by default.
 
 In a test::
 
@@ -21,6 +21,7 @@ import json
 import signal
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,11 +56,30 @@ class Call:
     charged: int
 
 
-class Upstream:
-    """The server; it starts and ends with its ``async with``."""
+Parts = Callable[[Behaviour, Any], Iterator[tuple[bytes, int]]]
+"""A reply's bytes as they go over the wire, out of a behaviour and the request's JSON; each part with its tokens."""
 
-    def __init__(self, port: int = 0) -> None:
+
+def openai_speech(path: str) -> Parts | None:
+    """What an OpenAI-compatible server says on a path; None where it has nothing."""
+    return parts if path == "/v1/chat/completions" else None
+
+
+def model_of(request: Recorded) -> str:
+    """The model that a request names: in its body, else in a path such as ``/v1/models/<model>:generate``."""
+    named = request.json.get("model")
+    return named if isinstance(named, str) else request.path.rpartition("/models/")[2].partition(":")[0]
+
+
+class Upstream:
+    """The server; it starts and ends with its ``async with``.
+
+    ``speech`` says what a path is answered with: another vendor's server is this one with another speech.
+    """
+
+    def __init__(self, port: int = 0, speech: Callable[[str], Parts | None] = openai_speech) -> None:
         self.port = port
+        self.speech = speech
         self.script: dict[str, Behaviour] = {}
         self.requests: deque[Recorded] = deque(maxlen=MAX_REQUESTS)
         self.calls = 0
@@ -125,9 +145,10 @@ class Upstream:
 
     async def _answer(self, request: Recorded, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection goes on."""
-        if request.path == "/v1/chat/completions" and isinstance(request.json, dict):
+        parts_of = self.speech(request.path.partition("?")[0])
+        if parts_of is not None and isinstance(request.json, dict):
             behaviour = await self._record(request)
-            return await self._chat(request, behaviour, reader, writer)
+            return await self._speak(request, parts_of(behaviour, request.json), behaviour, reader, writer)
         if request.path == "/release":
             self.release()
         found = request.path in ("/release", "/ledger")
@@ -143,18 +164,19 @@ class Upstream:
             self._arrived.notify_all()
         if self._next:
             return self._next.popleft()
-        model = request.json["model"]
+        model = model_of(request)
         return self.script.get(model) or NAMED.get(model) or Behaviour()
 
-    async def _chat(
+    async def _speak(
         self,
         request: Recorded,
+        said: Iterator[tuple[bytes, int]],
         behaviour: Behaviour,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
         await asyncio.sleep(behaviour.delay)
-        for index, (part, tokens) in enumerate(parts(behaviour, request.json)):
+        for index, (part, tokens) in enumerate(said):
             self._charge(request, tokens)
             if index == behaviour.hold_at and not await self._let_go(reader):
                 request.abandoned.set()
@@ -186,9 +208,9 @@ class Upstream:
 
 
 def _call(request: Recorded) -> Call:
-    texts = [text_of(message) for message in request.json["messages"]]
+    texts = [text_of(message) for message in request.json.get("messages") or [{}]]
     digest = hashlib.sha256(request.body).hexdigest()
-    return Call(digest, request.json["model"], texts[-1], request.at, request.charged)
+    return Call(digest, model_of(request), texts[-1], request.at, request.charged)
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Recorded:

@@ -10,10 +10,9 @@ from typing import ClassVar
 import aiohttp
 
 from model_gateway.providers.interface import ProviderInterface, ProviderSettings
-from model_gateway.settings import ModelRow
+from model_gateway.settings import DeploymentRow
 
 ENTRY_POINTS = "model_gateway.providers"
-DEFAULT_KEY_ENV: Mapping[str, str] = {"openai": "OPENAI_API_KEY"}
 
 
 class ProviderFactory:
@@ -45,33 +44,44 @@ class ProviderFactory:
     def create(
         cls,
         name: str,
-        row: ModelRow,
+        row: DeploymentRow,
         http: aiohttp.ClientSession,
         environment: Mapping[str, str] = os.environ,
     ) -> ProviderInterface:
         """The provider of the row ``name``."""
         settings = ProviderSettings(
             name=name,
+            provider=row.provider,
             engine=row.engine or name,
             api_base=row.api_base,
-            api_key=environment.get(key_env(row) or "", ""),
+            api_key=_key(row, environment),
             timeout=row.timeout,
+            connect_timeout=row.connect_timeout,
             transport=row.transport,
             max_tokens_field=row.max_tokens_field,
+            drop_params=row.drop_params,
             options=row.options,
+            environment=environment,
             http=http,
         )
         return cls.find(row.provider)(settings)
 
 
-def key_env(row: ModelRow) -> str | None:
-    """The variable that must hold the row's key; None where no key is needed."""
+def key_variables(row: DeploymentRow) -> tuple[str, ...]:
+    """The variables of which one must hold the row's key; none where no key is needed.
+
+    Raises:
+        LookupError: there is no such provider.
+    """
     if row.api_key_env is not None:
-        return row.api_key_env
-    return None if row.api_base else DEFAULT_KEY_ENV.get(row.provider)
+        return (row.api_key_env,)
+    return () if row.api_base else ProviderFactory.find(row.provider).key_variables(row.provider)
 
 
-def is_served(row: ModelRow, environment: Mapping[str, str] = os.environ) -> bool:
+def _key(row: DeploymentRow, environment: Mapping[str, str]) -> str:
+    return next((environment[name] for name in key_variables(row) if environment.get(name)), "")
+
+
+def is_served(row: DeploymentRow, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment holds the key that the row needs."""
-    name = key_env(row)
-    return name is None or bool(environment.get(name))
+    return not key_variables(row) or bool(_key(row, environment))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -15,8 +15,6 @@ from yarl import URL
 from model_gateway.errors import GatewayError
 from model_gateway.providers import upstream_errors
 from model_gateway.providers.interface import ProviderSettings
-
-_MAX_CONNECT_SECONDS: Final = 10.0
 
 
 class ReplyTooLargeError(ValueError):
@@ -66,8 +64,12 @@ class Reply:
 class Transport(Protocol):
     """Carries one request to a provider, once, and the reply back; leaving early cuts the connection."""
 
-    def post(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Reply]:
-        """POST a chat completion.
+    def post(self, path: str, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Reply]:
+        """POST a JSON body.
+
+        Args:
+            path: what follows the base, a query included: ``/chat/completions``.
+            body: the JSON object. ``stream`` in it says whether the reply is to be read as it comes.
 
         Raises:
             GatewayError: on entering and while reading: unreachable, cut or out of time.
@@ -81,7 +83,24 @@ class Transport(Protocol):
 
 def connect_seconds(settings: ProviderSettings) -> float:
     """How long a connection may take; less than the call, so that a failure to connect shows as such."""
-    return min(_MAX_CONNECT_SECONDS, settings.timeout / 2)
+    return min(settings.connect_timeout, settings.timeout / 2)
+
+
+Credentials = Callable[[], Awaitable[Mapping[str, str]]]
+"""The headers that let a call in; awaited before each, so that a token can be renewed. They are never shown.
+
+Raises:
+    GatewayError: they can't be had; ``billed=False``.
+"""
+
+
+def fixed(headers: Mapping[str, str]) -> Credentials:
+    """Credentials that never change, such as a key."""
+
+    async def credentials() -> Mapping[str, str]:
+        return headers
+
+    return credentials
 
 
 class HttpTransport:
@@ -90,24 +109,24 @@ class HttpTransport:
     Redirects are not followed; aiohttp repeats a request only where the method is idempotent: never a POST.
     """
 
-    def __init__(self, settings: ProviderSettings, url: str) -> None:
+    def __init__(self, settings: ProviderSettings, base: str, credentials: Credentials) -> None:
         self._settings = settings
-        self._url = URL(url)
+        self._base = base.rstrip("/")
+        self._credentials = credentials
         self._own: aiohttp.ClientSession | None = None
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, connect=connect_seconds(settings))
         # A compressed stream is one that is held back somewhere.
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if settings.api_key:
-            self._headers["Authorization"] = f"Bearer {settings.api_key}"
 
     @asynccontextmanager
-    async def post(self, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
-        """POST a chat completion; see ``Transport``."""
+    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
+        """POST a JSON body; see ``Transport``."""
+        headers = {**self._headers, **await self._credentials()}
         try:
             async with self._session().post(
-                self._url,
+                URL(self._base + path, encoded=True),
                 data=orjson.dumps(body),
-                headers=self._headers,
+                headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:

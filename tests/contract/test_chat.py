@@ -3,9 +3,13 @@ from typing import Any
 
 import pytest
 
-from model_gateway.chat import ChatRequest, check_output_bound, parse_chat, parse_json
+from model_gateway.dialects import ChatRequest, check_for
+from model_gateway.dialects.chat import parse_chat
+from model_gateway.dialects.strict_json import parse_json
 from model_gateway.errors import GatewayError
+from model_gateway.settings import ModelRow
 
+ROW = ModelRow(provider="echo", max_tokens=100)
 HELLO = [{"role": "user", "content": "hi"}]
 
 
@@ -196,9 +200,9 @@ def test_how_many_choices_are_too_many_is_a_setting() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_an_output_bound_beyond_the_models_is_refused(name: str) -> None:
-    check_output_bound(chat(**{name: 100}), 100)
+    check_for(chat(**{name: 100}), ROW)
     with pytest.raises(GatewayError) as caught:
-        check_output_bound(chat(**{name: 101}), 100)
+        check_for(chat(**{name: 101}), ROW)
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_value", name)
 
 
@@ -304,15 +308,15 @@ def test_images_are_counted_and_their_inline_bytes_are_no_text() -> None:
         {"type": "image_url", "image_url": inline},
         {"type": "image_url"},
     )
-    assert (request.images, request.data_bytes) == (4, 2 * len(inline))
+    assert (request.attachments.images, request.attachments.data_bytes) == (4, 2 * len(inline))
 
 
 def test_no_more_bytes_are_taken_off_for_an_image_than_it_has() -> None:
     for url in ("data:image/png;base64,ÄÄÄÄ", 'data:"\\/', "data:\n"):
         sent = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
         for text in (json.dumps(sent), json.dumps(sent, ensure_ascii=False)):
-            assert parse_chat(text.encode()).data_bytes <= len(url)
-    assert with_parts({"type": "image_url", "image_url": {"url": "data:ÄÄÄÄ"}}).data_bytes == 0
+            assert parse_chat(text.encode()).attachments.data_bytes <= len(url)
+    assert with_parts({"type": "image_url", "image_url": {"url": "data:ÄÄÄÄ"}}).attachments.data_bytes == 0
 
 
 @pytest.mark.parametrize("field", ["messages", "stop", "tools"])

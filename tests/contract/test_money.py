@@ -11,6 +11,7 @@ from model_gateway.money import (
     MAX_LIMIT_USD,
     NANO,
     Price,
+    Rates,
     Usage,
     nano_from_usd,
     number,
@@ -20,7 +21,8 @@ from model_gateway.money import (
 
 
 def price(input_nano: str, output_nano: str, cached_nano: str | None = None) -> Price:
-    return Price(Decimal(input_nano), Decimal(output_nano), None if cached_nano is None else Decimal(cached_nano))
+    cached = None if cached_nano is None else Decimal(cached_nano)
+    return Price(Rates(Decimal(input_nano), Decimal(output_nano), cached))
 
 
 def any_amount(rng: random.Random) -> Decimal:
@@ -29,7 +31,7 @@ def any_amount(rng: random.Random) -> Decimal:
 
 
 def any_price(rng: random.Random) -> Price:
-    return Price(any_amount(rng), any_amount(rng), rng.choice([None, any_amount(rng)]))
+    return Price(Rates(any_amount(rng), any_amount(rng), rng.choice([None, any_amount(rng)])))
 
 
 def any_usage(rng: random.Random, input_bound: int, output_bound: int) -> Usage:

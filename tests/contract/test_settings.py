@@ -157,7 +157,7 @@ def test_a_model_without_a_price_of_its_own_takes_the_published_one() -> None:
     config = parse_config("models: {fast: {provider: openai, engine: gpt-4o-mini}, gpt-4o-mini: {provider: openai}}")
     prices = load_prices(config)
     assert prices["fast"] == prices["gpt-4o-mini"]
-    assert prices["fast"].output > prices["fast"].input > 0
+    assert prices["fast"].rates.output > prices["fast"].rates.input > 0
 
 
 def test_a_compatible_server_does_not_take_the_vendors_prices() -> None:

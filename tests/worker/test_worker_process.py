@@ -10,8 +10,8 @@ import pytest
 
 from gateway_worker.deployments import Deployments
 from model_gateway import GatewayError
-from model_gateway.chat import parse_chat
 from model_gateway.clock import Clock
+from model_gateway.dialects.chat import parse_chat
 from model_gateway.envelope import Envelope
 from model_gateway.events import TERMINAL
 from model_gateway.fleet import live_workers
@@ -332,7 +332,7 @@ def _refused(asking, count):
 
 def _reservation(config):
     """What the dearer of the two requests reserves: the whole one, whose body is a byte longer."""
-    deployment = Deployments.load(parse_config(config), None, {}).find("paid")
+    _, _, [deployment] = Deployments.load(parse_config(config), None, {}).find("paid")
     body = orjson.dumps({"stream": False, "model": "paid", "messages": HELLO})
     return deployment.reservation(parse_chat(body), len(body))
 

@@ -1,8 +1,9 @@
-"""Chat completions: one operation with two doors, ``/proxy/{model}`` and ``/v1/chat/completions``."""
+"""The operations: each a body in some dialect, put on the stream, and its replies passed on."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -11,45 +12,49 @@ from gateway_api.body import read_body
 from gateway_api.models import find_model
 from gateway_api.responses import reply_response
 from gateway_api.sse import relay
-from gateway_api.state import FRONT_DOOR, REQUEST_ID, FrontDoor
-from model_gateway.chat import check_output_bound, parse_chat
+from gateway_api.state import DIALECT, FRONT_DOOR, REQUEST_ID, FrontDoor
 from model_gateway.client import Exchange
+from model_gateway.dialects import DIALECTS, check_for
 from model_gateway.errors import GatewayError
 from model_gateway.scripts import unavailable
-from model_gateway.settings import GatewayConfig, ModelRow
+from model_gateway.settings import GatewayConfig
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def proxy(request: web.Request) -> web.StreamResponse:
-    """``POST /proxy/{model}``: the path names the model, whatever the body says."""
-    return await _complete(request, request.match_info["model"])
+def operation(name: str) -> Handler:
+    """The handler of an operation; a ``{model}`` in the path wins over the body's."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        request[DIALECT] = DIALECTS[name]
+        return await _run(request, name, request.match_info.get("model", ""))
+
+    return handle
 
 
-async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/chat/completions``: the body names the model."""
-    return await _complete(request, "")
-
-
-async def _complete(request: web.Request, named: str) -> web.StreamResponse:
+async def _run(request: web.Request, name: str, named: str) -> web.StreamResponse:
     """Check the request, put it on the stream, and pass its replies on."""
     door = request.app[FRONT_DOOR]
     body = await read_body(request, door.config.limits)
-    chat = parse_chat(body, max_choices=door.config.limits.choices)
-    model = named or chat.model
-    row = find_model(door, model)
-    check_output_bound(chat, row.max_tokens)
+    asked = DIALECTS[name].parse(body, max_choices=door.config.limits.choices)
+    found = named or asked.model
+    model = find_model(door, found)
+    check_for(asked, door.config.models[model])
     if not door.fleet.listening:
         raise unavailable()
-    async with await _submit(door, model, body, stream=chat.stream) as exchange:
+    async with await _submit(door, name, found, body, stream=asked.stream) as exchange:
         request[REQUEST_ID] = exchange.request_id
-        seconds = longest_wait(door.config, row)
-        if chat.stream:
+        seconds = longest_wait(door.config, model)
+        if asked.stream:
             return await relay(request, exchange, seconds)
         return await _whole(door, exchange, seconds)
 
 
-async def _submit(door: FrontDoor, model: str, body: bytes, *, stream: bool) -> Exchange:
+async def _submit(door: FrontDoor, name: str, model: str, body: bytes, *, stream: bool) -> Exchange:
     """Put the request on the stream; a client that leaves in this very moment has left a submitted request."""
-    submitting = asyncio.create_task(door.client.submit(principal=ADMIN, model=model, body=body), name="submit")
+    submitting = asyncio.create_task(
+        door.client.submit(principal=ADMIN, model=model, body=body, operation=name), name="submit"
+    )
     try:
         return await asyncio.shield(submitting)
     except asyncio.CancelledError:
@@ -57,10 +62,10 @@ async def _submit(door: FrontDoor, model: str, body: bytes, *, stream: bool) -> 
         raise
 
 
-def longest_wait(config: GatewayConfig, row: ModelRow) -> float:
+def longest_wait(config: GatewayConfig, model: str) -> float:
     """Seconds after which no reply can come any more: every attempt, and the leases of those that crashed."""
-    attempts = row.timeout * config.redelivery.max_attempts
-    return attempts + 2 * config.worker.lease_seconds + row.queue_timeout
+    attempts = config.longest_request(model) * config.redelivery.max_attempts
+    return attempts + 2 * config.worker.lease_seconds
 
 
 async def _whole(door: FrontDoor, exchange: Exchange, seconds: float) -> web.Response:

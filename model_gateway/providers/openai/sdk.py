@@ -67,11 +67,11 @@ class SdkTransport:
         }
 
     @asynccontextmanager
-    async def post(self, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
-        """POST a chat completion; see ``Transport``."""
+    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
+        """POST a JSON body; see ``Transport``."""
         try:
             async with AsyncExitStack() as stack:
-                yield await self._send(body, stack)
+                yield await self._send(path, body, stack)
         except _FAILURES as error:
             failure = self._failure(error)
         else:
@@ -79,12 +79,12 @@ class SdkTransport:
         # Outside of the handler: the SDK's errors hold the request's headers, not to become its context.
         raise failure
 
-    async def _send(self, body: Mapping[str, Any], stack: AsyncExitStack) -> Reply:
+    async def _send(self, path: str, body: Mapping[str, Any], stack: AsyncExitStack) -> Reply:
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
         try:
             async with asyncio.timeout_at(deadline):
                 stream = await self._client.post(
-                    "/chat/completions",
+                    path,
                     cast_to=object,
                     body=body,
                     options={"headers": self._headers},

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, from the vendor itself or from any server that speaks the same."""
+"""What every adapter of a JSON-over-HTTP vendor does alike: post, look at the status, read the reply or its events."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import orjson
 from yarl import URL
 
 from model_gateway import tokens
+from model_gateway.errors import GatewayError
 from model_gateway.providers import upstream_errors
 from model_gateway.providers.interface import ProviderInterface, ProviderSettings
 from model_gateway.providers.sse import EventTooLargeError, SSEParser
-from model_gateway.providers.transport import (
-    HttpTransport,
-    Reply,
-    ReplyTooLargeError,
-    Transport,
-)
+from model_gateway.providers.transport import Reply, ReplyTooLargeError, Transport
 from model_gateway.settings import ConfigError
 
-VENDOR: Final = "https://api.openai.com/v1"
 MAX_REPLY_BYTES: Final = 64 * 2**20
 _MAX_REST_BYTES: Final = 64 * 2**10
 _ERROR_SECONDS: Final = 5.0
@@ -29,52 +24,49 @@ _DRAIN_SECONDS: Final = 0.1
 """Time for the last bytes after ``[DONE]``, with which the connection can be used again."""
 
 
-class OpenAIProvider(ProviderInterface):
-    """Chat completions, whole and streamed; replies are passed on byte for byte."""
+class HttpProvider(ProviderInterface):
+    """An adapter's transport part. A subclass makes ``_transport``, and maps bodies and replies by pure functions."""
 
-    def __init__(self, settings: ProviderSettings | None = None) -> None:
-        super().__init__(settings)
-        _check(self.settings)
-        self._transport = _transport(self.settings)
+    _transport: Transport
 
-    @property
-    def max_tokens_field(self) -> str:
-        """The vendor's reasoning models refuse ``max_tokens``; many compatible servers know nothing else."""
-        return self.settings.max_tokens_field or ("max_tokens" if self.settings.api_base else "max_completion_tokens")
+    async def post(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """One whole reply: the vendor's own bytes, if they are a JSON object and no error.
 
-    async def complete(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> bytes:
-        """One whole chat completion: the provider's own bytes, if they are an object and no error."""
-        async with self._transport.post({"model": model, "messages": messages, **kwargs}) as reply:
+        Raises:
+            GatewayError: what the vendor answered.
+        """
+        async with self._transport.post(path, body) as reply:
             await self._check_status(reply)
             try:
-                body = await reply.read(MAX_REPLY_BYTES)
+                data = await reply.read(MAX_REPLY_BYTES)
             except ReplyTooLargeError as error:
                 raise upstream_errors.invalid(self.settings, str(error)) from None
-        self._check_reply(body)
-        return body
+        self._check_reply(data)
+        return data
 
-    async def stream(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> AsyncIterator[bytes]:
-        """The ``data`` of each event, without ``[DONE]``; usage is always asked for.
+    async def post_events(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """The ``data`` of each server-sent event, as it comes, up to ``[DONE]`` or the end of the body.
 
-        Chunks are passed on unparsed, as the caller has to read them anyway.
+        Raises:
+            GatewayError: what the vendor answered; an event that tells of an error; a stream without any.
         """
         parser, empty = SSEParser(), True
-        async with self._transport.post(_stream_body(messages, model, kwargs)) as reply:
+        async with self._transport.post(path, body) as reply:
             await self._check_status(reply)
             async for part in reply.parts:
-                chunks, done = self._chunks(parser, part)
-                for chunk in chunks:
-                    self._check_chunk(chunk)
+                events, done = self._events(parser, part)
+                for event in events:
+                    self._check_event(event)
                     empty = False
-                    yield chunk
+                    yield event
                 if done:
                     await reply.rest(_MAX_REST_BYTES, _DRAIN_SECONDS)
                     break
         if empty:
             raise upstream_errors.invalid(self.settings, "a stream without a chunk")
 
-    def _chunks(self, parser: SSEParser, part: bytes) -> tuple[list[bytes], bool]:
-        """The chunks that ``part`` completes, and whether they are the last."""
+    def _events(self, parser: SSEParser, part: bytes) -> tuple[list[bytes], bool]:
+        """The events that ``part`` completes, and whether they are the last."""
         try:
             events = parser.feed(part)
         except EventTooLargeError as error:
@@ -85,9 +77,14 @@ class OpenAIProvider(ProviderInterface):
         return events, False
 
     async def _check_status(self, reply: Reply) -> None:
+        self.limits.learn(reply.headers)
         if not 200 <= reply.status < 300:
             body = await reply.rest(_MAX_REST_BYTES, _ERROR_SECONDS)
-            raise upstream_errors.from_status(self.settings, reply.status, reply.headers, body)
+            raise self.failure(reply.status, reply.headers, body)
+
+    def failure(self, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
+        """The error for a status that is not 2xx; an adapter whose vendor has its own ways looks first."""
+        return upstream_errors.from_status(self.settings, status, headers, body)
 
     def _check_reply(self, body: bytes) -> None:
         try:
@@ -99,11 +96,11 @@ class OpenAIProvider(ProviderInterface):
             raise upstream_errors.invalid(self.settings, "JSON that is not an object")
         self._check_error(members)
 
-    def _check_chunk(self, chunk: bytes) -> None:
-        if b'"error"' not in chunk:
+    def _check_event(self, event: bytes) -> None:
+        if b'"error"' not in event:
             return
         try:
-            members = orjson.loads(chunk)
+            members = orjson.loads(event)
         except ValueError:
             return
         if isinstance(members, dict):
@@ -123,20 +120,31 @@ class OpenAIProvider(ProviderInterface):
         await self._transport.close()
 
 
-def _stream_body(messages: list[dict[str, Any]], model: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    options = {**(fields.get("stream_options") or {}), "include_usage": True}
-    return {"model": model, "messages": messages, **fields, "stream": True, "stream_options": options}
+def settings_problems(settings: ProviderSettings, base: str, options: frozenset[str] = frozenset()) -> list[str]:
+    """What could only fail later, at each request: unknown options, a key that no header can carry, a bad base.
 
-
-def _check(settings: ProviderSettings) -> None:
-    """Refuse what could only fail later, at each request."""
-    problems = []
-    if settings.options:
-        problems.append(f"models.{settings.name}.options: the provider 'openai' has none")
+    Args:
+        settings: the deployment's.
+        base: where its server is.
+        options: those that the adapter knows.
+    """
+    problems = [
+        f"models.{settings.name}.options.{name}: the provider '{settings.provider}' has no such option"
+        for name in sorted(set(settings.options) - options)
+    ]
     if not (settings.api_key.isascii() and settings.api_key.isprintable()):
         problems.append(f"models.{settings.name}: its API key holds characters that no HTTP header can carry")
-    if not _is_url(settings.api_base or VENDOR):
+    if not _is_url(base):
         problems.append(f"models.{settings.name}.api_base: is not a URL")
+    return problems
+
+
+def refuse_settings(problems: list[str]) -> None:
+    """Refuse settings that have problems.
+
+    Raises:
+        ConfigError: there are some.
+    """
     if problems:
         raise ConfigError("config", problems)
 
@@ -146,13 +154,3 @@ def _is_url(text: str) -> bool:
         return bool(URL(text).host)
     except ValueError:
         return False
-
-
-def _transport(settings: ProviderSettings) -> Transport:
-    base = (settings.api_base or VENDOR).rstrip("/")
-    if settings.transport != "sdk":
-        return HttpTransport(settings, f"{base}/chat/completions")
-    # Half a second to load: only for who asks for it.
-    from model_gateway.providers.openai_sdk import SdkTransport  # noqa: PLC0415
-
-    return SdkTransport(settings, base)

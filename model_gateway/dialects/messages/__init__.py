@@ -1,0 +1,1 @@
+"""Anthropic's messages: the request, and answers read and told."""

@@ -1,0 +1,1 @@
+"""OpenAI's responses: the request, and answers read and told."""
