@@ -14,7 +14,7 @@ import structlog
 from gateway_worker.chunks import ChunkWriter, Emit
 from gateway_worker.deployments import Deployment
 from gateway_worker.dialogue import Dialogue, dialogue
-from gateway_worker.transitions import Entry, LeaseLostError, Outcome
+from gateway_worker.records import Entry, LeaseLostError, Outcome
 from model_gateway.dialects import DIALECTS, Dialect, Request
 from model_gateway.dialects.answers import Piece
 from model_gateway.errors import GatewayError
@@ -112,15 +112,14 @@ class Call:
 
     async def run(self) -> Outcome:
         """Call the provider. Every error but a cancellation becomes a failed outcome."""
+        row = self.deployment.row
         try:
             self._dialogue = dialogue(self.request, self.deployment)
             self.sent = True
-            async with asyncio.timeout(self.deployment.row.timeout):
-                talking = self._stream(self._dialogue) if self.request.stream else self._whole(self._dialogue)
-                return await talking
+            async with asyncio.timeout(row.timeout):
+                return await (self._stream(self._dialogue) if self.request.stream else self._whole(self._dialogue))
         except TimeoutError:
-            seconds = self.deployment.row.timeout
-            return self.failed(GatewayError("upstream_timeout", f"no complete answer within {seconds:g} s"))
+            return self.failed(GatewayError("upstream_timeout", f"no complete answer within {row.timeout:g} s"))
         except LeaseLostError:
             raise
         except GatewayError as error:
@@ -162,6 +161,10 @@ class Call:
             ttft_ms=self._ttft_ms,
         )
 
+    @property
+    def _served_by(self) -> str:
+        return f"{self.deployment.row.provider}:{self.deployment.name}"
+
     def _error(self, error: GatewayError) -> Entry:
         if self._chain.index:
             return chained_error(error, self._chain, self.binding.dialect)
@@ -175,7 +178,7 @@ class Call:
         text = talk.writer.reply(parsed, text)
         binding = self.binding
         data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
-        return self._done(talk, Entry("reply", data))
+        return self._done(talk, Entry("reply", data, served_by=self._served_by))
 
     def _done(self, talk: Dialogue, last: Entry) -> Outcome:
         usage, estimated = self._counted(talk)
@@ -203,8 +206,11 @@ class Call:
 
     async def _stream(self, talk: Dialogue) -> Outcome:
         """Pass events on as they come; from the first finish on, hold the newest until it is known to be the last."""
-        reader, writer = talk.reader, talk.writer
-        async with ChunkWriter(self._chain, self.emit) as out, aclosing(_objects(talk)) as events:
+        reader, writer, first_within = talk.reader, talk.writer, self.deployment.row.first_token_timeout
+        async with (
+            ChunkWriter(self._chain, self.emit, self._served_by) as out,
+            aclosing(_objects(talk, first_within)) as events,
+        ):
             async for parsed, text in events:
                 self._note_first()
                 reader.chunk(parsed)
@@ -217,7 +223,9 @@ class Call:
         if self._held is None:
             raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
         index, last = self._chain.index, self._held
-        return self._done(talk, Entry("chunk", self._chain.seal(last.data, final=True), index, event=last.event))
+        data = self._chain.seal(last.data, final=True)
+        served_by = "" if index else self._served_by
+        return self._done(talk, Entry("chunk", data, index, event=last.event, served_by=served_by))
 
     async def _pass_on(self, out: ChunkWriter, piece: Piece, *, hold: bool) -> None:
         held, self._held = self._held, piece if hold else None
@@ -231,9 +239,22 @@ class Call:
             self._ttft_ms = round((self.clock() - self._started) * 1000)
 
 
-async def _objects(talk: Dialogue) -> AsyncGenerator[tuple[dict[str, Any], bytes]]:
+async def _objects(talk: Dialogue, first_within: float | None) -> AsyncGenerator[tuple[dict[str, Any], bytes]]:
+    """A stream's events; the first one within so many seconds.
+
+    Raises:
+        GatewayError: ``upstream_timeout``.
+    """
     stream = talk.stream()
     try:
+        try:
+            async with asyncio.timeout(first_within):
+                first = await anext(stream, None)
+        except TimeoutError:
+            message = f"the provider did not begin to answer within {first_within:g} s"
+            raise GatewayError("upstream_timeout", message) from None
+        if first is not None:
+            yield object_and_text(first)
         async for answer in stream:
             yield object_and_text(answer)
     finally:

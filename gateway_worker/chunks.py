@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway_worker.transitions import Entry
+from gateway_worker.records import Entry
 from model_gateway.dialects.answers import Piece
 from model_gateway.signing import ChunkChain
 
@@ -19,7 +19,9 @@ Emit = Callable[[list[Entry], str], Awaitable[None]]
 class ChunkWriter:
     """Signs chunks in order and emits them; those that arrive while a write is under way go in the next one."""
 
-    def __init__(self, chain: ChunkChain, emit: Emit) -> None:
+    def __init__(self, chain: ChunkChain, emit: Emit, served_by: str) -> None:
+        """``served_by`` stands on the first chunk's entry."""
+        self._served_by = served_by
         self._chain = chain
         self._emit = emit
         self._pending: list[Entry] = []
@@ -39,7 +41,9 @@ class ChunkWriter:
             whatever ``emit`` raised for chunks before it.
         """
         index = self._chain.index
-        self._pending.append(Entry("chunk", self._chain.seal(piece.data), index, end=False, event=piece.event))
+        served_by = "" if index else self._served_by
+        data = self._chain.seal(piece.data)
+        self._pending.append(Entry("chunk", data, index, end=False, event=piece.event, served_by=served_by))
         if self._writing is None or self._writing.done():
             await self._settle_write()
             self._writing = asyncio.create_task(self._write(), name="emit")

@@ -17,7 +17,7 @@ from model_gateway.money import Price, Usage
 from model_gateway.prices import load_prices
 from model_gateway.providers import ProviderFactory, ProviderInterface
 from model_gateway.providers.factory import is_served, key_variables
-from model_gateway.settings import ConfigError, DeploymentRow, GatewayConfig, ModelRow, deployment_name
+from model_gateway.settings import ConfigError, DeploymentRow, GatewayConfig, deployment_name
 from model_gateway.tokens import MESSAGE_OVERHEAD
 
 _OVERHEAD: Final = 256
@@ -53,6 +53,11 @@ class Deployment:
     def engine(self) -> str:
         """The provider's name for the model."""
         return self.row.engine or self.model
+
+    @property
+    def full(self) -> bool:
+        """Whether a call would have to wait for another to end."""
+        return self._capacity.locked()
 
     @asynccontextmanager
     async def capacity(self, park: AbstractContextManager[bool]) -> AsyncIterator[None]:
@@ -190,8 +195,11 @@ class Deployments:
         """The models that are served here, by themselves or by a fallback."""
         return [model for model in self._config.models if self._route(model)]
 
-    def find(self, name: str) -> tuple[str, ModelRow, list[Deployment]]:
-        """What a model's or a task's name stands for: the model, its row, and whatever may answer for it, in order.
+    def find(self, name: str) -> tuple[str, list[tuple[str, list[Deployment]]]]:
+        """What a model's or a task's name stands for.
+
+        Returns:
+            The model, and for each model that may answer, itself first, its ``routing`` and its deployments.
 
         Raises:
             GatewayError: ``model_not_found``.
@@ -199,16 +207,18 @@ class Deployments:
         model = self._config.resolve(name)
         if model is None:
             raise GatewayError("model_not_found", f"there is no model or task {name!r}", param="model")
-        row, route = self._config.models[model], self._route(model)
+        route = self._route(model)
         if not route:
+            row = self._config.models[model]
             missing = [" or ".join(key_variables(deployment)) for _, deployment in row.rows()]
             raise GatewayError(
                 "model_not_found", f"{model!r} is not served here: {', '.join(missing)} is not set", param="model"
             )
-        return model, row, route
+        return model, route
 
-    def _route(self, model: str) -> list[Deployment]:
-        return [deployment for name in self._config.route(model) for deployment in self._deployments.get(name, ())]
+    def _route(self, model: str) -> list[tuple[str, list[Deployment]]]:
+        names = [name for name in self._config.route(model) if name in self._deployments]
+        return [(self._config.models[name].routing, self._deployments[name]) for name in names]
 
     async def close(self) -> None:
         """Let the providers go."""

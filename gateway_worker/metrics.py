@@ -25,6 +25,12 @@ class WorkerMetrics:
             ["model", "code"],
             registry=self.registry,
         )
+        self.retries = Counter(
+            "gateway_worker_retries",
+            "Calls that failed and were followed by another, by kind",
+            ["deployment", "code"],
+            registry=self.registry,
+        )
         self.dead_letters = Counter(
             "gateway_worker_dead_letters", "Entries that could not be run", registry=self.registry
         )

@@ -1,53 +1,33 @@
-"""One request, top to bottom: open, understand, admit, call, settle. Slots and leases are the worker's business."""
+"""One request, top to bottom: open it, understand it, choose its route, attempt it, or refuse it."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from gateway_worker.call import (
-    Binding,
-    Call,
-    chained_error,
-    dead_letter_entry,
-    error_entry,
-)
+from gateway_worker.attempts import Attempts, StaleError, Work
+from gateway_worker.call import Binding, dead_letter_entry, error_entry
 from gateway_worker.delivery import Delivery
 from gateway_worker.deployments import Deployment, Deployments
 from gateway_worker.metrics import WorkerMetrics
-from gateway_worker.transitions import Admission, Entry, LeaseLostError, Outcome, Subject, Transitions
+from gateway_worker.records import Entry, Subject
+from gateway_worker.routing import Router
+from gateway_worker.transitions import Transitions
 from model_gateway.clock import Clock
-from model_gateway.dialects import DIALECTS, Request, check_for
+from model_gateway.dialects import DIALECTS, Request, check_for, unpriced
 from model_gateway.envelope import BadEnvelopeError, Envelope, open_envelope
 from model_gateway.errors import GatewayError
 from model_gateway.settings import GatewayConfig
-from model_gateway.signing import ChunkChain, Keyring, sha256_hex
+from model_gateway.signing import Keyring, sha256_hex
 from model_gateway.streams import Keys
 
 _log = structlog.get_logger(__name__)
 _CLOCK_SKEW_MS: Final = 300_000
-
-
-Room = AbstractAsyncContextManager[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """An understood request: what to call, and what its transitions are about."""
-
-    subject: Subject
-    binding: Binding
-    request: Request
-    deployment: Deployment
-    amount: int
-    started: float
 
 
 class Pipeline:
@@ -69,6 +49,8 @@ class Pipeline:
         self._keys = keys
         self._transitions = transitions
         self._deployments = deployments
+        self._router = Router(config.routing, time.monotonic)
+        self._attempts = Attempts(transitions, metrics)
         self._keyring = keyring
         self._secrets = sender_secrets
         self._metrics = metrics
@@ -88,14 +70,10 @@ class Pipeline:
             if await self._gave_up(delivery, subject, binding):
                 return
             work = self._understand(subject, binding)
-            subject = work.subject
-            room = work.deployment.capacity(delivery.slots.park())
-            if delivery.count > 1:
-                # It may have been started: however busy the deployment is, that must be settled first.
-                await self._admit_and_call(delivery, work, room)
-                return
-            async with room:
-                await self._admit_and_call(delivery, work, nullcontext())
+            subject = work.subject_of(work.route.first)
+            await self._attempts.run(delivery, work)
+        except StaleError:
+            await self._give_up(delivery, subject, binding, "stale_request", "stale: waited too long")
         except GatewayError as error:
             reply = error_entry(error, binding)
             await self._transitions.refuse(subject, reply, error.code, called=bool(delivery.token))
@@ -141,115 +119,34 @@ class Pipeline:
         Raises:
             GatewayError: the client's mistake.
         """
-        envelope = subject.envelope
-        request = DIALECTS[envelope.operation].parse(envelope.body, max_choices=self._config.limits.choices)
+        envelope, config = subject.envelope, self._config
+        request = DIALECTS[envelope.operation].parse(envelope.body, max_choices=config.limits.choices)
         asked = envelope.model or request.model
-        _, row, [deployment, *_] = self._deployments.find(asked)
-        check_for(request, row)
-        subject = replace(
-            subject,
-            model=deployment.name,
-            base=_base(envelope, subject.entry, deployment, asked, self._keys),
-        )
-        amount = deployment.reservation(request, len(envelope.body))
-        return Work(subject, binding, request, deployment, amount, time.monotonic())
+        model, groups = self._deployments.find(asked)
+        check_for(request, config.models[model])
+        groups, size = _askable(request, groups), len(envelope.body)
+        if not groups:
+            raise GatewayError("unsupported_parameter", f"no deployment of '{model}' that is served can do all of this")
+        route = self._router.route(groups, lambda each: each.reservation(request, size), config.longest_request(model))
 
-    # -- admit
+        def subject_of(deployment: Deployment) -> Subject:
+            base = _base(subject, deployment, (asked, model), self._keys)
+            return replace(subject, model=deployment.model, base=base, deployment=deployment.name)
 
-    async def _admit_and_call(self, delivery: Delivery, work: Work, room: Room) -> None:
-        """Admit, and do what the admission says.
-
-        Args:
-            delivery: the entry in hand.
-            work: what it asks for.
-            room: one of the deployment's calls, where it was not taken before.
-
-        Raises:
-            GatewayError: the request is to be refused.
-        """
-        with self._metrics.admit.time():
-            admission = await self._transitions.admit(
-                work.subject, work.amount, self._over_budget(work), old=self._is_old(work.subject.envelope)
-            )
-        match admission.kind:
-            case "admitted":
-                delivery.admitted(work.subject.token)
-                await self._settle(work, admission, await self._outcome(delivery, work, admission, room))
-            case "exhausted" | "cancelled":
-                delivery.admitted(work.subject.token)
-                await self._settle(work, admission, _not_called(work, admission))
-            case "ledger_lost":
-                raise GatewayError(
-                    "ledger_lost",
-                    "Redis came back without its ledger: nothing is admitted until the operator runs "
-                    "`model-gateway ledger rebuild` or `model-gateway ledger init`",
-                    retry_after=60,
-                )
-            case "stale":
-                await self._give_up(delivery, work.subject, work.binding, "stale_request", "stale: waited too long")
+        old, over = self._is_old(envelope), self._over_budget(binding)
+        return Work(subject_of, binding, request, route, over, old, time.monotonic())
 
     def _is_old(self, envelope: Envelope) -> bool:
         return self._clock.now_ms() - envelope.ts_ms > self._config.retention.dedupe_seconds * 1000
 
-    def _over_budget(self, work: Work) -> Entry:
+    def _over_budget(self, binding: Binding) -> Entry:
         budget = self._config.budget
         error = GatewayError(
             "budget_exceeded",
             f"this call could cost more than what is left of the daily budget of {budget.daily_limit_usd} USD; "
             "it is refilled at 00:00 UTC",
         )
-        return error_entry(error, work.binding)
-
-    # -- call
-
-    async def _outcome(self, delivery: Delivery, work: Work, admission: Admission, room: Room) -> Outcome:
-        """The call's outcome; where the fence turned a chunk away, settle judges whether anything is owed."""
-        try:
-            async with room:
-                return await self._call(delivery, work, admission)
-        except GatewayError as error:  # no room: nothing was called
-            return Outcome("failed", [error_entry(error, work.binding)], error_code=error.code)
-        except LeaseLostError:
-            lost = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
-            return Outcome("failed", [error_entry(lost, work.binding)], unknown=True, error_code=lost.code)
-
-    async def _call(self, delivery: Delivery, work: Work, admission: Admission) -> Outcome:
-        """The provider's answer, or what is owed when the request is cancelled."""
-
-        async def emit(chunks: list[Entry], signature: str) -> None:
-            if await self._transitions.emit(work.subject, admission.attempt, chunks, signature):
-                delivery.cancel()
-
-        call = Call(work.deployment, work.request, work.binding, emit, time.monotonic)
-        task = asyncio.create_task(call.run(), name=f"call {work.binding.request_id}")
-        delivery.on_cancel(task.cancel)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not (delivery.cancelled and task.cancelled()):
-                raise
-            return call.cancelled()
-        finally:
-            delivery.on_cancel(_nothing)
-
-    # -- settle
-
-    async def _settle(self, work: Work, admission: Admission, outcome: Outcome) -> None:
-        """The one settle point: money, the end of the reply, the event and the acknowledgement."""
-        latency_ms = round((time.monotonic() - work.started) * 1000)
-        cost = work.amount if outcome.unknown else outcome.cost
-        last = replace(outcome.replies[-1], usd_nano=cost)
-        outcome = replace(outcome, latency_ms=latency_ms, replies=[*outcome.replies[:-1], last])
-        if outcome.state == "failed":
-            self._metrics.provider_errors.labels(work.deployment.name, outcome.error_code).inc()
-        with self._metrics.settle.time():
-            result = await self._transitions.settle(work.subject, admission, work.amount, outcome)
-        if result not in ("settled", "already"):
-            _log.warning("request.not_settled", request_id=work.binding.request_id, result=result)
-
-
-def _nothing() -> None:
-    """Nobody listens for a cancellation any more."""
+        return error_entry(error, binding)
 
 
 def _subject(delivery: Delivery, envelope: Envelope) -> Subject:
@@ -259,40 +156,42 @@ def _subject(delivery: Delivery, envelope: Envelope) -> Subject:
     return Subject(delivery.entry, envelope, "unknown", secrets.token_hex(16), base)
 
 
-def _base(envelope: Envelope, entry: str, deployment: Deployment, asked: str, keys: Keys) -> list[str]:
-    """The fields that stand in each of the request's events."""
-    return [
-        *("request_id", envelope.request_id, "principal", envelope.principal, "model", deployment.name),
+def _base(subject: Subject, deployment: Deployment, named: tuple[str, str], keys: Keys) -> list[str]:
+    """The fields that stand in each of an attempt's events.
+
+    Args:
+        subject: what is known before the body is read.
+        deployment: who is asked.
+        named: what the client asked for, and the model that it stands for.
+        keys: names of streams.
+    """
+    asked, model = named
+    envelope = subject.envelope
+    found = [
+        *("request_id", envelope.request_id, "principal", envelope.principal, "model", deployment.model),
         *("provider", deployment.row.provider, "deployment", deployment.name),
-        *("task", asked if asked != deployment.name else "", "price", str(deployment.price)),
-        *("request_entry", entry, "reply_stream", keys.replies(envelope.sender)),
+        *("task", asked if asked != model else "", "price", str(deployment.price)),
+        *("request_entry", subject.entry, "reply_stream", keys.replies(envelope.sender)),
+    ]
+    if envelope.operation != "chat":
+        found += ["operation", envelope.operation]
+    if deployment.model != model:
+        found += ["fallback_for", model]
+    return found
+
+
+Groups = list[tuple[str, list[Deployment]]]
+
+
+def _askable(request: Request, groups: Groups) -> Groups:
+    """The deployments that have a price for all that is asked, and room for the output bound."""
+    return [
+        (routing, able)
+        for routing, deployments in groups
+        if (able := [each for each in deployments if _can_be_asked(request, each)])
     ]
 
 
-def _not_called(work: Work, admission: Admission) -> Outcome:
-    """The end of a request that is not called again: its attempts are used up, or it was cancelled in the queue."""
-    if admission.kind == "cancelled":
-        error, state = GatewayError("cancelled", "the request was cancelled"), "cancelled"
-    else:
-        error, state = (
-            GatewayError(
-                "outcome_unknown",
-                f"attempt {admission.attempt} was lost with its worker; the provider may have answered",
-            ),
-            "failed",
-        )
-    binding = work.binding
-    if admission.chunks:
-        chain = ChunkChain(
-            binding.keyring,
-            binding.request_id,
-            binding.request_sha256,
-            index=admission.chunks,
-            previous=admission.signature,
-        )
-        reply = chained_error(error, chain, binding.dialect)
-    else:
-        reply = error_entry(error, binding)
-    if state == "cancelled":
-        return Outcome("cancelled", [reply], error_code=error.code)
-    return Outcome("failed", [reply], error_code=error.code)
+def _can_be_asked(request: Request, deployment: Deployment) -> bool:
+    fits = request.output_bound is None or request.output_bound <= deployment.max_tokens
+    return fits and unpriced(request, deployment.row) is None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 
+from gateway_worker.records import Admission, Ended, Entry, Gate, LeaseLostError, Note, Outcome, Subject
 from model_gateway.counters import bucket_of
-from model_gateway.envelope import Envelope
 from model_gateway.ledger import GATEWAY_SCOPE
-from model_gateway.money import Usage
 from model_gateway.scripts import Script, Scripts, load_script
-from model_gateway.settings import DEDUPE_MARGIN_SECONDS, Budget, GatewayConfig
+from model_gateway.settings import DEDUPE_MARGIN_SECONDS, Breaker, Budget, GatewayConfig
 from model_gateway.streams import GROUP, Keys
 
 RUNNING_TTL_MS: Final = 7 * 86_400_000
@@ -21,145 +19,23 @@ RUNNING_TTL_MS: Final = 7 * 86_400_000
 
 _SETTLE_SECONDS: Final = 600.0
 _ADMIT_SECONDS: Final = 10.0
-_ALWAYS: Final = ("input", "output", "cached", "reasoning")
-"""Kinds of tokens that stand in each terminal event; the others only where there are some."""
+
 
 _MAX_DEAD_FIELDS: Final = 32
 _MAX_DEAD_BYTES: Final = 65_536
 
 
-def _load(name: str, *, allow_oom: bool = False) -> Script:
-    preludes = ("model_gateway:prelude", "gateway_worker:request")
+def _load(name: str, *more: str, allow_oom: bool = False) -> Script:
+    preludes = ("model_gateway:prelude", "gateway_worker:request", *(f"gateway_worker:{prelude}" for prelude in more))
     return load_script("gateway_worker", name, *preludes, allow_oom=allow_oom)
 
 
-_ADMIT: Final = _load("admit")
+_ADMIT: Final = _load("admit", "budget", "deployment")
+_ADVANCE: Final = _load("advance", "budget", "deployment")
 _EMIT: Final = _load("emit", allow_oom=True)
-_SETTLE: Final = _load("settle", allow_oom=True)
-_REFUSE: Final = _load("refuse", allow_oom=True)
+_SETTLE: Final = _load("settle", "budget", "deployment", allow_oom=True)
+_REFUSE: Final = _load("refuse", "budget", allow_oom=True)
 _DEAD: Final = load_script("gateway_worker", "dead_letter", "model_gateway:prelude", allow_oom=True)
-
-
-class LeaseLostError(Exception):
-    """The fence token is stale: another worker has the request, and nothing more may be written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a reply, before it is written."""
-
-    kind: Literal["reply", "chunk", "error"]
-    data: bytes
-    index: int = 0
-    status: int = 200
-    end: bool = True
-    retry_after: int | None = None
-    usd_nano: int | None = None
-    event: str = ""
-    code: str = ""
-
-    def fields(self, request_id: str) -> list[str]:
-        """Its fields in order, but for ``data``; the id comes first."""
-        found = ["id", request_id, "kind", self.kind, "index", str(self.index), "status", str(self.status)]
-        found += ["end", "1" if self.end else "0"]
-        if self.retry_after is not None:
-            found += ["retry_after", str(self.retry_after)]
-        if self.usd_nano is not None:
-            found += ["usd_nano", str(self.usd_nano)]
-        if self.event:
-            found += ["event", self.event]
-        if self.code:
-            found += ["code", self.code]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The request that a transition is about.
-
-    Attributes:
-        entry: its place on the request stream.
-        envelope: what was asked, by whom.
-        model: the model's name, for metrics; ``unknown`` where there is none.
-        token: this delivery's fence token.
-        base: fields that stand in each of its events, flat.
-    """
-
-    entry: str
-    envelope: Envelope
-    model: str
-    token: str
-    base: list[str]
-
-    @property
-    def owner(self) -> str:
-        """Principal and id: the request's name in the ledger."""
-        return f"{self.envelope.principal}:{self.envelope.request_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What became of an admission.
-
-    Attributes:
-        kind: ``admitted``; ``exhausted`` or ``cancelled`` (to be settled, nothing reserved); ``ledger_lost`` (to be
-            refused); ``stale`` (to be dead-lettered); ``refused``, ``duplicate`` or ``lost`` (nothing left to do).
-        attempt: which attempt this is.
-        window: the budget window that it reserved in.
-        chunks: chunks the client has seen, and the signature of the last one.
-    """
-
-    kind: str
-    attempt: int = 0
-    window: str = ""
-    chunks: int = 0
-    signature: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a request ended.
-
-    Attributes:
-        state: ``done``, ``failed`` or ``cancelled``.
-        replies: what is left of the reply; the last one ends it.
-        cost: nano-dollars.
-        unknown: the provider may have been paid and nobody knows how much: charge the reservation.
-        usage: tokens by kind.
-        estimated: whether the gateway counted them, rather than the provider.
-        retry_after: seconds after which the provider wants to be asked again.
-        chunks: how many the client may have seen of it.
-    """
-
-    state: Literal["done", "failed", "cancelled"]
-    replies: list[Entry]
-    cost: int = 0
-    unknown: bool = False
-    usage: Usage = field(default_factory=Usage)
-    estimated: bool = False
-    finish_reason: str = ""
-    error_code: str = ""
-    ttft_ms: int | None = None
-    latency_ms: int = 0
-    retry_after: int | None = None
-    chunks: int = 0
-
-    def fields(self) -> list[str]:
-        """The terminal event's own fields, flat."""
-        return [
-            *("status", self.state),
-            *self._tokens(),
-            *("estimated", "1" if self.estimated else "0", "latency_ms", str(self.latency_ms)),
-            *("ttft_ms", "" if self.ttft_ms is None else str(self.ttft_ms)),
-            *("finish_reason", self.finish_reason, "error_code", self.error_code),
-        ]
-
-    def _tokens(self) -> Iterator[str]:
-        for kind, count in self.usage.counts().items():
-            if count or kind in _ALWAYS:
-                yield from (f"{kind}_tokens", str(count))
-        if self.usage.tier:
-            yield from ("service_tier", self.usage.tier)
 
 
 class Transitions:
@@ -174,8 +50,17 @@ class Transitions:
         self._reply_ttl_ms = str(config.retention.replies.seconds * 1000)
         self._final_ttl_ms = str((config.retention.dedupe_seconds + DEDUPE_MARGIN_SECONDS) * 1000)
         self._scopes = [_scope(GATEWAY_SCOPE, config.budget)]
+        self._breaker = _breaker(config.routing.breaker)
 
-    async def admit(self, subject: Subject, amount: int, refusal: Entry, *, old: bool) -> Admission:
+    async def admit(
+        self,
+        subject: Subject,
+        amount: int,
+        refusal: Entry,
+        *,
+        old: bool,
+        gate: Gate = Gate(),  # noqa: B008 - frozen
+    ) -> Admission:
         """Reserve ``amount`` nano-dollars in every scope and start an attempt.
 
         Args:
@@ -183,6 +68,7 @@ class Transitions:
             amount: the most that the call can cost.
             refusal: the reply that goes out if a hard scope is full.
             old: signed longer ago than ids are remembered; then only a submitted request is taken.
+            gate: what the deployment is held against.
         """
         failed = Outcome("failed", [refusal], error_code="budget_exceeded")
         answer = await self._call(
@@ -192,17 +78,49 @@ class Transitions:
             amount=str(amount),
             scopes=self._scopes,
             old="1" if old else "0",
+            gate=gate.args(),
             max_attempts=str(self._config.redelivery.max_attempts),
             running_ttl_ms=str(RUNNING_TTL_MS),
             error_fields=["usd_nano", "0", "usd", "0", *failed.fields()],
             within=_ADMIT_SECONDS,
         )
-        kind = answer[0].decode()
-        if kind == "admitted":
-            return Admission(kind, int(answer[1]), answer[2].decode())
-        if kind in ("exhausted", "cancelled"):
-            return Admission(kind, int(answer[1]), chunks=int(answer[2]), signature=answer[3].decode())
-        return Admission(kind)
+        return _admission(answer)
+
+    async def advance(self, ended: Ended, subject: Subject, amount: int, gate: Gate) -> Admission:
+        """Close an attempt that failed and start the next one.
+
+        Args:
+            ended: the attempt that failed.
+            subject: the request as the next attempt has it.
+            amount: nano-dollars to reserve for it.
+            gate: what its deployment is held against.
+
+        Returns:
+            ``admitted``; or ``gated``, ``refused``, ``cancelled``, ``missing`` (nothing changed: settle the failed one)
+            or ``stale`` (another worker has it).
+        """
+        failed, outcome = ended.subject, ended.outcome
+        answer = await self._call(
+            _ADVANCE,
+            failed,
+            [],
+            more_keys=(self._keys.deployment(subject.deployment),),
+            base=orjson.dumps(subject.base).decode(),
+            model=subject.model,
+            failed_base=orjson.dumps(failed.base).decode(),
+            failed_model=failed.model,
+            failed_fields=outcome.failure_fields(),
+            attempt=str(ended.admission.attempt),
+            unknown="1" if outcome.unknown else "0",
+            unknown_reason=outcome.error_code,
+            note=self._note(outcome.note),
+            amount=str(amount),
+            scopes=self._scopes,
+            gate=gate.args(),
+            running_ttl_ms=str(RUNNING_TTL_MS),
+            within=_ADMIT_SECONDS,
+        )
+        return _admission(answer)
 
     async def emit(self, subject: Subject, attempt: int, chunks: Sequence[Entry], signature: str) -> bool:
         """Write chunks. Returns whether somebody asked for the request to be cancelled.
@@ -237,6 +155,7 @@ class Transitions:
             unknown="1" if outcome.unknown else "0",
             unknown_reason=outcome.error_code,
             scope_names=GATEWAY_SCOPE,
+            note=self._note(outcome.note),
             input_tokens=str(outcome.usage.input),
             output_tokens=str(outcome.usage.output),
             bucket=bucket_of(outcome.latency_ms),
@@ -302,8 +221,18 @@ class Transitions:
         answer = await self._scripts.call(_DEAD, keys, args, *payload, within=_SETTLE_SECONDS)
         return str(answer[0].decode())
 
+    def _note(self, note: Note) -> dict[str, str]:
+        return {"result": note.result, "blocked_ms": str(round(note.blocked_seconds * 1000)), **self._breaker}
+
     async def _call(
-        self, script: Script, subject: Subject, replies: Sequence[Entry], *more: bytes, within: float, **own: Any
+        self,
+        script: Script,
+        subject: Subject,
+        replies: Sequence[Entry],
+        *more: bytes,
+        within: float,
+        more_keys: tuple[str, ...] = (),
+        **own: Any,
     ) -> list[Any]:
         """Call one of the request's scripts: the same keys and common arguments for all."""
         envelope = subject.envelope
@@ -322,10 +251,10 @@ class Transitions:
             **own,
         }
         data = [*(reply.data for reply in replies), *more]
-        return await self._scripts.call(script, self._request_keys(envelope), args, *data, within=within)
+        return await self._scripts.call(script, [*self._request_keys(subject), *more_keys], args, *data, within=within)
 
-    def _request_keys(self, envelope: Envelope) -> list[str]:
-        keys = self._keys
+    def _request_keys(self, subject: Subject) -> list[str]:
+        keys, envelope = self._keys, subject.envelope
         return [
             keys.requests,
             keys.record(envelope.principal, envelope.request_id),
@@ -337,7 +266,32 @@ class Transitions:
             keys.replies(envelope.sender),
             keys.epoch,
             keys.dead,
+            keys.deployment(subject.deployment),
         ]
+
+
+def _admission(answer: list[Any]) -> Admission:
+    kind = answer[0].decode()
+    match kind:
+        case "admitted":
+            return Admission(kind, int(answer[1]), answer[2].decode())
+        case "gated":
+            return Admission(kind, reason=answer[1].decode(), wait=int(answer[2]) / 1000)
+        case "exhausted" | "cancelled" if len(answer) > 1:
+            return Admission(kind, int(answer[1]), chunks=int(answer[2]), signature=answer[3].decode())
+    return Admission(kind)
+
+
+def _breaker(breaker: Breaker) -> dict[str, str]:
+    """The breaker's settings as the scripts take them; an empty ``window_ms`` where there is none."""
+    return {
+        "window_ms": str(round(breaker.window_seconds * 1000)) if breaker.enabled else "",
+        "min_calls": str(breaker.min_calls),
+        "error_rate": str(breaker.error_rate),
+        "timeouts": str(breaker.timeouts),
+        "open_ms": str(round(breaker.open_seconds * 1000)),
+        "max_open_ms": str(round(breaker.max_open_seconds * 1000)),
+    }
 
 
 def _bounded(fields: Mapping[bytes, bytes]) -> list[bytes]:

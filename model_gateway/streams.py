@@ -52,6 +52,10 @@ class Keys:
         """One request's state: a hash with a TTL."""
         return f"{self.tag}gw:req:{principal}:{request_id}"
 
+    def deployment(self, name: str) -> str:
+        """One deployment's circuit breaker and rates, kept for all workers: a hash with a TTL."""
+        return f"{self.tag}gw:deployment:{name}"
+
     @property
     def open(self) -> str:
         """Open reservations: ``<principal>:<id>`` to ``<token>|<window>|<nano-dollars>|<scopes>|<attempt>``."""

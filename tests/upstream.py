@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tests.upstream_openai import OPENAI_OPERATIONS
 from tests.upstream_replies import ERROR, NAMED, Behaviour, parts, text_of, whole
 
 MAX_BODY = 64 * 2**20
@@ -61,8 +62,11 @@ Parts = Callable[[Behaviour, Any], Iterator[tuple[bytes, int]]]
 
 
 def openai_speech(path: str) -> Parts | None:
-    """What an OpenAI-compatible server says on a path; None where it has nothing."""
-    return parts if path == "/v1/chat/completions" else None
+    """What an OpenAI-compatible server says on a path, whatever its base; None where it has nothing."""
+    operation = path.rpartition("/")[2]
+    if operation == "completions":
+        return parts if path.endswith("/chat/completions") else None
+    return OPENAI_OPERATIONS.get(operation)
 
 
 def model_of(request: Recorded) -> str:

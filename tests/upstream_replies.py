@@ -6,7 +6,7 @@ Tokens: a prompt has one for every 4 bytes of text or part of them, a completion
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,21 +67,28 @@ def parts(behaviour: Behaviour, request: dict[str, Any]) -> Iterator[tuple[bytes
     good = behaviour.status < 400
     prompt = _prompt_tokens(request) if good else 0
     if good and request.get("stream") and (behaviour.body is None or behaviour.events):
-        yield (
-            _head(behaviour.status, behaviour.headers, "text/event-stream", "Transfer-Encoding: chunked"),
-            prompt,
+        done = b"data: [DONE]\n\n" if behaviour.done else b""
+        yield from streamed(
+            behaviour, (("", event, tokens) for event, tokens in _events(behaviour, request)), prompt, done
         )
-        for event, tokens in _events(behaviour, request):
-            text = b"".join(b"data: %b\n" % line for line in event.splitlines())
-            yield _frame(text + b"\n"), tokens
-        if behaviour.done:
-            yield _frame(b"data: [DONE]\n\n"), 0
-        yield b"0\r\n\r\n", 0
         return
     said, _ = _pieces(behaviour, request)
     body = _completion(behaviour, request) if behaviour.body is None else behaviour.body
     cost = prompt + len(said) * _choices(request) if good else 0
     yield from whole(behaviour.status, behaviour.headers, body, cost)
+
+
+def streamed(
+    behaviour: Behaviour, events: Iterable[tuple[str, bytes, int]], prompt: int, done: bytes
+) -> Iterator[tuple[bytes, int]]:
+    """A stream of server-sent events: each one's name (empty: it has none), data and tokens."""
+    yield _head(behaviour.status, behaviour.headers, "text/event-stream", "Transfer-Encoding: chunked"), prompt
+    for name, event, tokens in events:
+        text = b"".join(b"data: %b\n" % line for line in event.splitlines())
+        yield _frame((b"event: %b\n" % name.encode() if name else b"") + text + b"\n"), tokens
+    if done:
+        yield _frame(done), 0
+    yield b"0\r\n\r\n", 0
 
 
 def whole(status: int, headers: Mapping[str, str], body: bytes, tokens: int = 0) -> Iterator[tuple[bytes, int]]:

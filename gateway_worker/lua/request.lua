@@ -1,11 +1,13 @@
 -- Shared by the scripts that move one request along. They all take the same keys, in this order:
 --
--- KEYS: 1 requests, 2 record, 3 open, 4 ledger, 5 spend, 6 counters, 7 events, 8 replies, 9 epoch, 10 dead
+-- KEYS: 1 requests, 2 record, 3 open, 4 ledger, 5 spend, 6 counters, 7 events, 8 replies, 9 epoch, 10 dead,
+--   11 deployment
 -- args: group, consumer, entry, owner (<principal>:<id>), token, base (JSON text: the fields of each event),
 --       model, final_ttl_ms, reply_ttl_ms; `replies`: fields of each reply entry but its data, which is ARGV[2..]
 
 local REQUESTS, RECORD, OPEN, LEDGER, SPEND = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local COUNTERS, EVENTS, REPLIES, EPOCH, DEAD = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local DEPLOYMENT = KEYS[11]
 local FINAL = { done = true, failed = true, cancelled = true }
 local TERMINAL = { done = 'model.request.complete', failed = 'model.request.failed', cancelled = 'model.request.cancelled' }
 
@@ -71,61 +73,6 @@ local function not_to_be_run()
   end
   redis.call('XACK', REQUESTS, a.group, a.entry)
   return { 'duplicate' }
-end
-
--- The open reservation of this request: its token, window, amount, scopes and attempt; nil when there is none.
-local function reservation()
-  local held = redis.call('HGET', OPEN, a.owner)
-  if not held then
-    return nil
-  end
-  local token, window, amount, scopes, attempt = string.match(held, '^(.-)|(.-)|(.-)|(.-)|(.*)$')
-  return { token = token, window = window, amount = amount, scopes = scopes, attempt = attempt }
-end
-
--- HINCRBY takes -5 and 0, but not -0.
-local function minus(amount)
-  return amount == '0' and amount or '-' .. amount
-end
-
--- Close a reservation at a cost: in every scope, in the window in which it was reserved. A bill above it is an overrun.
-local function charge(held, cost, model, base)
-  local over = digits(math.max(0, tonumber(cost) - tonumber(held.amount)))
-  for scope in string.gmatch(held.scopes, '[^,]+') do
-    local prefix = scope .. '|' .. held.window .. '|'
-    redis.call('HINCRBY', LEDGER, prefix .. 'reserved', minus(held.amount))
-    redis.call('HINCRBY', LEDGER, prefix .. 'settled', cost)
-    if over ~= '0' then
-      redis.call('HINCRBY', LEDGER, prefix .. 'overrun', over)
-    end
-  end
-  redis.call('HDEL', OPEN, a.owner)
-  redis.call('HINCRBY', SPEND, held.window .. '|spent_nano|' .. model, cost)
-  redis.call('HINCRBY', COUNTERS, 'cost_nano', cost)
-  if over ~= '0' then
-    event(EVENTS, 'model.budget.overrun', base, {
-      'attempt', held.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
-      'usd_nano', over, 'usd', usd(over),
-    })
-  end
-end
-
--- Charge an attempt whose outcome was lost at what it had reserved, or at `cost` if more is known.
-local function charge_unknown(held, base, cost, reason)
-  charge(held, cost, rec.model or a.model, base)
-  event(EVENTS, 'model.request.unknown', base, {
-    'attempt', held.attempt, 'status', 'unknown', 'window', held.window, 'scopes', held.scopes,
-    'reserved_nano', held.amount, 'usd_nano', cost, 'usd', usd(cost), 'estimated', '1', 'error_code', reason,
-  })
-end
-
--- The attempt before this delivery died with its worker: its reservation is its cost.
-local function charge_lost_attempt()
-  local held = reservation()
-  if held then
-    local readable, base = pcall(cjson.decode, rec.base or a.base)
-    charge_unknown(held, readable and base or cjson.decode(a.base), held.amount, 'worker_lost')
-  end
 end
 
 -- The end of a request, in one piece: the last replies, the terminal event, the metrics, the acknowledgement, the state.

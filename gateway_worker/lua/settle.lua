@@ -3,7 +3,8 @@
 -- KEYS: see request.lua
 -- args: see request.lua; besides: id, state (done|failed|cancelled), attempt, cost (nano-dollars), unknown ('1': the
 --   provider may have been paid and nobody knows how much: the reservation is the cost), unknown_reason,
---   input_tokens, output_tokens, bucket and latency_ms (of the histogram), fields (of the terminal event), window
+--   note (on the call, see deployment.lua), input_tokens, output_tokens, bucket and latency_ms (of the histogram),
+--   fields (of the terminal event), window
 -- returns: {'settled'} | {'already'} (by this token: the answer was lost) | {'stale'} | {'missing'} (charged as unknown)
 
 local base = cjson.decode(a.base)
@@ -41,7 +42,7 @@ if not rec.token then
     return { 'stale' }
   end
   held = held or { window = a.window, amount = '0', scopes = a.scope_names, attempt = a.attempt }
-  charge_unknown(held, base, a.unknown == '1' and a.amount or cost, 'record_missing')
+  charge_unknown(held, base, a.model, a.unknown == '1' and a.amount or cost, 'record_missing')
   close('failed', held, '0')
   return { 'missing' }
 end
@@ -50,10 +51,11 @@ end
 if not held then
   held, cost = { window = rec.window or a.window, amount = '0', scopes = '' }, '0'
 elseif a.unknown == '1' then
-  charge_unknown(held, base, held.amount, a.unknown_reason)
+  charge_unknown(held, base, a.model, held.amount, a.unknown_reason)
   cost = '0'
 else
   charge(held, cost, a.model, base)
 end
+leave(DEPLOYMENT, a.note, base)
 close(a.state, held, cost)
 return { 'settled' }

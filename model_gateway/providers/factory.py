@@ -75,7 +75,8 @@ def key_variables(row: DeploymentRow) -> tuple[str, ...]:
     """
     if row.api_key_env is not None:
         return (row.api_key_env,)
-    return () if row.api_base else ProviderFactory.find(row.provider).key_variables(row.provider)
+    provider = ProviderFactory.find(row.provider)
+    return () if row.api_base and not provider.own_servers else provider.key_variables(row.provider)
 
 
 def _key(row: DeploymentRow, environment: Mapping[str, str]) -> str:

@@ -63,9 +63,12 @@ class ProviderInterface(ABC):
     Attributes:
         speaks: operations besides ``chat`` and ``embeddings`` in which it takes and gives the dialect's own JSON.
         limits: what its replies say about the rate that is left.
+        own_servers: whether each customer has a server of its own, so that ``api_base`` is the vendor's too, and the
+            vendor's key goes there.
     """
 
     speaks: ClassVar[frozenset[str]] = frozenset()
+    own_servers: ClassVar[bool] = False
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or ProviderSettings()

@@ -73,7 +73,7 @@ def from_status(settings: ProviderSettings, status: int, headers: Mapping[str, s
 
 def in_reply(settings: ProviderSettings, members: Mapping[str, Any]) -> GatewayError | None:
     """The error that a 2xx reply or a chunk turns out to be; None when it is none."""
-    if not members.get("error") and members.get("object") != "error":
+    if not members.get("error") and "error" not in (members.get("object"), members.get("type")):
         return None
     text, _ = _provider_words(members, settings.api_key)
     message = f"the provider of '{settings.name}' reported an error in place of its reply"

@@ -79,7 +79,9 @@ async def test_both_transports_send_the_same_request(upstream: Upstream) -> None
     fields = {"temperature": 0.5, "n": 2, "metadata": {"ä": None}, "self": 1, "stream_options": {"x": True}}
     async with aiohttp.ClientSession() as session:
         for transport in ("http", "sdk"):
-            settings = ProviderSettings("gpt", "gpt-x", upstream.base_url, KEY, transport=transport, http=session)
+            settings = ProviderSettings(
+                name="gpt", api_base=upstream.base_url, api_key=KEY, transport=transport, http=session
+            )
             provider = OpenAIProvider(settings)
             await whole(provider, **fields)
             await collect(provider, **fields)
@@ -336,7 +338,7 @@ async def test_an_error_status_counts_though_its_body_never_ends(make: Make, cal
 async def test_a_reply_beyond_the_bound_is_refused(
     make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_gateway.providers.openai.MAX_REPLY_BYTES", 1000)
+    monkeypatch.setattr("model_gateway.providers.http.MAX_REPLY_BYTES", 1000)
     upstream.next(Behaviour(body=b'{"x":"' + b"x" * 2000 + b'"}'))
     assert (await failure(whole, make())).code == "upstream_invalid_response"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_worker.transitions import Entry, LeaseLostError, Outcome, Subject, Transitions
+from gateway_worker.records import Entry, LeaseLostError, Outcome, Subject
+from gateway_worker.transitions import Transitions
 from model_gateway.clock import SetClock
 from model_gateway.envelope import Envelope
 from model_gateway.ledger import budget_stats, initialise, reset_budget

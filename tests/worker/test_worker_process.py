@@ -332,7 +332,7 @@ def _refused(asking, count):
 
 def _reservation(config):
     """What the dearer of the two requests reserves: the whole one, whose body is a byte longer."""
-    _, _, [deployment] = Deployments.load(parse_config(config), None, {}).find("paid")
+    _, [(_, [deployment])] = Deployments.load(parse_config(config), None, {}).find("paid")
     body = orjson.dumps({"stream": False, "model": "paid", "messages": HELLO})
     return deployment.reservation(parse_chat(body), len(body))
 

@@ -1,1 +1,7 @@
-"""Anthropic's messages."""
+"""Anthropic's Messages API."""
+
+from __future__ import annotations
+
+from model_gateway.providers.anthropic.provider import AnthropicProvider
+
+__all__ = ["AnthropicProvider"]

@@ -1,121 +1,70 @@
-"""The same requests through the official SDK, for what needs it; costs about ten times the CPU.
-
-Its typed objects are left aside: the same code reads the reply's bytes as over plain HTTP.
-"""
+"""The same requests through the official SDK, for what needs it."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
-import anyio
 import httpx2
-from openai import APIConnectionError, AsyncOpenAI, AsyncStream, Omit
+from openai import APIConnectionError, AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, Omit
+from typing_extensions import override
 
-from model_gateway.errors import GatewayError
-from model_gateway.providers import upstream_errors
 from model_gateway.providers.interface import ProviderSettings
-from model_gateway.providers.transport import Reply, connect_seconds
+from model_gateway.providers.sdk_transport import SdkTransport, http_client, time_limits
+from model_gateway.providers.transport import Credentials
 
-_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-_FAILURES = (APIConnectionError, httpx2.RequestError, ssl.SSLError, anyio.EndOfStream, TimeoutError)
+_NO_KEY: Final = "none"
+"""What the SDK gets in place of a key, so that it looks for none in the environment; it is never sent."""
 
-
-class _ErrorStatusError(Exception):
-    """Carries a reply past the SDK, which would read it without a bound, and lose the status if that fails."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
-
-
-class _HttpClient(httpx2.AsyncClient):
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        response = await super().send(request, **options)
-        if not response.is_success:
-            raise _ErrorStatusError(response)
-        return response
+_OURS: Final[Mapping[str, str | Omit]] = {
+    "Authorization": Omit(),
+    "api-key": Omit(),
+    "OpenAI-Organization": Omit(),
+    "OpenAI-Project": Omit(),
+    "Accept-Encoding": "identity",
+}
+"""Said in each request: what is unset the SDK takes from variables that are meant for the vendor."""
 
 
-class SdkTransport:
-    """A POST by ``AsyncOpenAI``: no retries, no redirects, no settings but the row's."""
+def openai_client(settings: ProviderSettings, base: str) -> AsyncOpenAI:
+    """The SDK's client: no retries, no settings but the row's."""
+    return AsyncOpenAI(api_key=_NO_KEY, base_url=base, **_options(settings))
 
-    def __init__(self, settings: ProviderSettings, base_url: str) -> None:
-        self._settings = settings
-        timeout = httpx2.Timeout(settings.timeout, connect=connect_seconds(settings))
-        self._client = AsyncOpenAI(
-            api_key=settings.api_key or "none",
-            base_url=base_url,
-            max_retries=0,
-            timeout=timeout,
-            http_client=_HttpClient(
-                timeout=timeout,
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-                follow_redirects=False,
-                trust_env=settings.http is not None and settings.http.trust_env,
-            ),
+
+def azure_client(settings: ProviderSettings, endpoint: str, api_version: str) -> AsyncOpenAI:
+    """The same for Azure: its base is ``<endpoint>/openai``, and it puts the deployment into a path that needs one."""
+    return AsyncAzureOpenAI(api_key=_NO_KEY, azure_endpoint=endpoint, api_version=api_version, **_options(settings))
+
+
+def _options(settings: ProviderSettings) -> dict[str, Any]:
+    return {"max_retries": 0, "timeout": time_limits(settings), "http_client": http_client(settings)}
+
+
+class OpenAISdkTransport(SdkTransport):
+    """A POST by ``AsyncOpenAI``, or what is made of it for Azure."""
+
+    def __init__(self, settings: ProviderSettings, client: AsyncOpenAI, credentials: Credentials) -> None:
+        super().__init__(settings, APIConnectionError)
+        self._client = client
+        self._credentials = credentials
+
+    @override
+    async def open(self, path: str, body: Mapping[str, Any]) -> httpx2.Response:
+        path, _, query = path.partition("?")
+        headers = {**_OURS, **await self._credentials()}
+        # Azure's client adds a version to each call, where one of its paths must have none.
+        params = {"api-version": Omit(), **dict(parse_qsl(query))}
+        stream = await self._client.post(
+            path,
+            cast_to=object,
+            body=body,
+            options={"headers": headers, "params": params},
+            stream=True,
+            stream_cls=AsyncStream[object],
         )
-        # Said in each request: what is unset the SDK takes from variables that are meant for the vendor.
-        self._headers: dict[str, str | Omit] = {
-            "Authorization": f"Bearer {settings.api_key}" if settings.api_key else Omit(),
-            "OpenAI-Organization": Omit(),
-            "OpenAI-Project": Omit(),
-            "Accept-Encoding": "identity",
-        }
+        return stream.response
 
-    @asynccontextmanager
-    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
-        """POST a JSON body; see ``Transport``."""
-        try:
-            async with AsyncExitStack() as stack:
-                yield await self._send(path, body, stack)
-        except _FAILURES as error:
-            failure = self._failure(error)
-        else:
-            return
-        # Outside of the handler: the SDK's errors hold the request's headers, not to become its context.
-        raise failure
-
-    async def _send(self, path: str, body: Mapping[str, Any], stack: AsyncExitStack) -> Reply:
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                stream = await self._client.post(
-                    path,
-                    cast_to=object,
-                    body=body,
-                    options={"headers": self._headers},
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-            response = stream.response
-        except _ErrorStatusError as error:
-            response = error.response
-        stack.push_async_callback(response.aclose)
-        return Reply(response.status_code, response.headers, _parts(response, deadline))
-
-    def _failure(self, error: Exception) -> GatewayError:
-        cause = error.__cause__ if isinstance(error, APIConnectionError) else error
-        if isinstance(cause, _NOT_SENT):
-            return upstream_errors.unreachable(self._settings)
-        if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
-            return upstream_errors.timed_out(self._settings)
-        return upstream_errors.cut(self._settings)
-
+    @override
     async def close(self) -> None:
-        """Close the SDK's connections."""
         await self._client.close()
-
-
-async def _parts(response: httpx2.Response, deadline: float) -> AsyncIterator[bytes]:
-    """The body as it arrives; the SDK's own time-outs are for each read, not for the whole."""
-    parts = response.aiter_bytes()
-    while True:
-        async with asyncio.timeout_at(deadline):
-            part = await anext(parts, None)
-        if part is None:
-            return
-        yield part

@@ -1,0 +1,43 @@
+-- Close an attempt that failed and start the next one, on the same or on another deployment: one script, so that no
+-- moment has neither reservation nor charge, or both. Where the next can't start, nothing changes: settle the failed one.
+--
+-- KEYS: see request.lua; 11 the failed attempt's deployment, 12 the next one's
+-- args: see request.lua, budget.lua, deployment.lua (base and model are the next attempt's); besides: id, attempt (that
+--   failed), failed_base (JSON text), failed_model, failed_fields (of the retry event), unknown ('1': charge the
+--   reservation), unknown_reason, note (on the failed call), gate (of the next), running_ttl_ms
+-- returns: {'admitted', attempt, window} | {'gated', reason, wait_ms} | {'refused'} (budget) | {'cancelled'}
+--   {'stale'} | {'missing'} (settle judges)
+
+local held = reservation()
+if held and held.token ~= a.token or rec.token and rec.token ~= a.token then
+  return { 'stale' }
+elseif not held or rec.state ~= 'running' then
+  return { 'missing' }
+elseif tonumber(held.attempt) == tonumber(a.attempt) + 1 then
+  return { 'admitted', tonumber(held.attempt), held.window } -- carried out, and its answer lost
+elseif rec.cancel then
+  return { 'cancelled' }
+end
+local shut = gated(KEYS[12], a.gate)
+if shut then
+  return shut
+end
+local window, base = window_of(NOW), cjson.decode(a.base)
+local given_back = (a.unknown ~= '1' and held.window == window) and tonumber(held.amount) or 0
+local checked = check_scopes(window, base, given_back)
+if checked.refusing then
+  return { 'refused' }
+end
+
+local failed_base = cjson.decode(a.failed_base)
+leave(DEPLOYMENT, a.note, failed_base)
+if a.unknown == '1' then
+  charge_unknown(held, failed_base, a.failed_model, held.amount, a.unknown_reason)
+else
+  charge(held, '0', a.failed_model, failed_base)
+end
+event(EVENTS, 'model.request.retry', failed_base, { 'attempt', held.attempt }, a.failed_fields)
+enter(KEYS[12], a.gate)
+local attempt = tonumber(held.attempt) + 1
+reserve(attempt, window, base, checked)
+return { 'admitted', attempt, window }

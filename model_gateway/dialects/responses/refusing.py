@@ -1,0 +1,26 @@
+"""How what a chat completion can't say is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from model_gateway.dialects.strict_json import unsupported
+
+CANT: Final = "can't be said in a chat completion, by which this model's provider is asked"
+
+
+def only(holder: Mapping[str, Any], known: Collection[str], path: str) -> None:
+    """Refuse members that are not known and hold anything.
+
+    Args:
+        holder: an object of the body.
+        known: the members that are seen to elsewhere.
+        path: where the object stands; empty for the body itself.
+
+    Raises:
+        GatewayError: ``unsupported_parameter``.
+    """
+    for name, value in holder.items():
+        if name not in known and value is not None and value != [] and value != {}:
+            raise unsupported(f"{path}.{name}" if path else name, CANT)
