@@ -15,7 +15,7 @@ from gateway_api.body import put_off_continue
 from gateway_api.cancellations import Cancellations
 from gateway_api.fleet_watch import FleetWatch
 from gateway_api.middleware import answer
-from gateway_api.operations import operation
+from gateway_api.operations import OPERATIONS, operation
 from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
 from model_gateway.client import ClientSettings, StreamClient
 from model_gateway.clock import Clock
@@ -26,14 +26,6 @@ from model_gateway.tasks import background
 
 SILENCE_SECONDS: Final = 15.0
 """Of a stream, after which a comment is sent to keep it alive."""
-
-
-_OPERATIONS: Final = {
-    "/v1/chat/completions": "chat",
-    "/proxy/{model:.+}": "chat",
-    "/v1/embeddings": "embeddings",
-}
-"""Which operation a path asks for."""
 
 
 def create_door(
@@ -91,7 +83,7 @@ def create_app(door: FrontDoor) -> web.Application:
 
 
 def _add_routes(router: web.UrlDispatcher) -> None:
-    for path, name in _OPERATIONS.items():
+    for path, name in OPERATIONS.items():
         router.add_post(path, operation(name), expect_handler=put_off_continue)
     router.add_get("/models", models.published_models)
     router.add_get("/v1/models", models.openai_models)

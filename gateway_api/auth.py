@@ -1,4 +1,4 @@
-"""Who may come in: bearer tokens, compared in constant time."""
+"""Who may come in: tokens, as a bearer's or in ``x-api-key``, compared in constant time."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ def unauthorized() -> GatewayError:
 
 
 def require(token: BearerToken, request: web.Request) -> None:
-    """Let only the bearer of ``token`` pass.
+    """Let only the bearer of ``token`` pass, who may have it in ``x-api-key``, as Anthropic's SDKs do.
 
     Raises:
         GatewayError: ``invalid_api_key``.
     """
-    if not token.is_in(request.headers.get("Authorization", "")):
+    headers = request.headers
+    as_bearer, as_key = token.is_in(headers.get("Authorization", "")), token.equals(headers.get("x-api-key", ""))
+    if not (as_bearer or as_key):
         raise unauthorized()
 
 

@@ -1,4 +1,4 @@
-"""Every error as an answer in OpenAI's shape, and every answer counted."""
+"""Every error as an answer in the dialect that was spoken, and every answer counted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis.exceptions import RedisError
 
+from gateway_api.operations import dialect_on
 from gateway_api.responses import error_response
 from gateway_api.state import DIALECT, FRONT_DOOR, REQUEST_ID
-from model_gateway.dialects import DIALECTS
 from model_gateway.envelope import new_request_id
 from model_gateway.errors import GatewayError
 from model_gateway.scripts import AWAY, unavailable
@@ -26,6 +26,7 @@ _CLIENT_LEFT = 499
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every request, whatever its handler raises, and count it."""
     requests = request.app[FRONT_DOOR].traffic.requests
+    request[DIALECT] = dialect_on(request.path)
     try:
         response = await _respond(request, handler)
     except (asyncio.CancelledError, ConnectionError):
@@ -50,7 +51,7 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
         found = _gateway_error(request, error)
         if request.writer.output_size:
             raise ConnectionResetError("the reply had begun: cut it off, it must not look whole") from error
-        response = error_response(found, _request_id(request), request.get(DIALECT, DIALECTS["chat"]))
+        response = error_response(found, _request_id(request), request[DIALECT])
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
         return response

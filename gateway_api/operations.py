@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from aiohttp import web
 
@@ -12,21 +13,35 @@ from gateway_api.body import read_body
 from gateway_api.models import find_model
 from gateway_api.responses import reply_response
 from gateway_api.sse import relay
-from gateway_api.state import DIALECT, FRONT_DOOR, REQUEST_ID, FrontDoor
+from gateway_api.state import FRONT_DOOR, REQUEST_ID, FrontDoor
 from model_gateway.client import Exchange
-from model_gateway.dialects import DIALECTS, check_for
+from model_gateway.dialects import DIALECTS, Dialect, check_for
 from model_gateway.errors import GatewayError
 from model_gateway.scripts import unavailable
 from model_gateway.settings import GatewayConfig
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+OPERATIONS: Final[Mapping[str, str]] = {
+    "/v1/chat/completions": "chat",
+    "/proxy/{model:.+}": "chat",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "count_tokens",
+}
+"""Which operation a path asks for."""
+
+
+def dialect_on(path: str) -> Dialect:
+    """The dialect that is spoken on a path, whatever comes of the request; OpenAI's where it is no operation's."""
+    return DIALECTS[OPERATIONS.get(path, "chat")]
+
 
 def operation(name: str) -> Handler:
     """The handler of an operation; a ``{model}`` in the path wins over the body's."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        request[DIALECT] = DIALECTS[name]
         return await _run(request, name, request.match_info.get("model", ""))
 
     return handle

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, TypeGuard
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, localcontext
+from typing import Final
+
+from model_gateway.usage import (
+    TOKEN_KINDS,
+    USUAL_TIERS,
+    Usage,
+    detail,
+    embedding_usage,
+    is_count,
+    openai_from_usage,
+    usage_from_openai,
+)
 
 NANO: Final = 1_000_000_000
 """Nano-dollars in a dollar."""
@@ -13,36 +25,18 @@ NANO: Final = 1_000_000_000
 MAX_LIMIT_USD: Final = 9_000_000
 """The largest limit: below 2**53 nano-dollars, so that a double in a Lua script compares it exactly."""
 
+AUTO: Final = "auto"
+"""The tier of a request that leaves it to the account's own settings, by saying so or by saying nothing."""
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens by kind.
+_NANO_DIGITS: Final = 9
+_MAX_DECIMALS: Final = 60
+_MAX_WHOLE: Final = 30
+"""Digits of a rate after and before the point: enough for any price, and few enough for ``_EXACT``."""
 
-    Of ``input`` are part: ``cached``, ``cache_write``, ``audio_input``, ``image_input``. Of ``cache_write`` is part:
-    ``cache_write_1h``. Of ``output`` are part: ``reasoning``, ``audio_output``, ``image_output``.
+_EXACT: Final = Context(prec=500, traps=[Inexact])
+"""Decimal arithmetic that never rounds: the usual context keeps 28 digits, fewer than a price times a count has."""
 
-    Attributes:
-        tier: the service tier that answered, where it changes the price; else empty.
-    """
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    reasoning: int = 0
-    cache_write: int = 0
-    cache_write_1h: int = 0
-    audio_input: int = 0
-    audio_output: int = 0
-    image_input: int = 0
-    image_output: int = 0
-    tier: str = ""
-
-    def counts(self) -> dict[str, int]:
-        """Tokens by kind, without the tier."""
-        return {name: getattr(self, name) for name in TOKEN_KINDS}
-
-
-TOKEN_KINDS: Final = tuple(item.name for item in fields(Usage) if item.name != "tier")
+_TIER: Final = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +53,17 @@ class Rates:
     image_input: Decimal | None = None
     image_output: Decimal | None = None
     reasoning: Decimal | None = None
+    cached_audio: Decimal | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not a finite, non-negative number."""
+        """Refuse what is not a finite, non-negative number, or has too many digits."""
         for value in self.given().values():
-            if not value.is_finite() or value < 0:
-                raise ValueError(f"a price must be a finite number of at least 0, not {value}")
+            _check_amount("a price", value)
 
     @classmethod
     def per_token_usd(cls, **usd: Decimal | None) -> Rates:
         """From US dollars per token, as in ``models.yaml``."""
-        return cls(**{kind: value * NANO for kind, value in usd.items() if value is not None})
+        return cls(**{kind: value.scaleb(_NANO_DIGITS, _EXACT) for kind, value in usd.items() if value is not None})
 
     @classmethod
     def parse(cls, text: str) -> Rates:
@@ -86,28 +80,39 @@ class Rates:
         return {kind: value for kind, value in values.items() if value is not None}
 
     def cost(self, usage: Usage) -> Decimal:
-        """What ``usage`` costs in nano-dollars, exactly. Parts never count for more than their whole."""
+        """What ``usage`` costs in nano-dollars, as exact as the decimal context is.
+
+        Parts never count for more than their whole; where they overlap, the dearest counts.
+        """
+        return _split(usage.input, self.input, self._parts_in(usage)) + _split(
+            usage.output, self.output, self._parts_out(usage)
+        )
+
+    def _parts_in(self, usage: Usage) -> Iterable[tuple[int, Decimal]]:
         long = min(usage.cache_write_1h, usage.cache_write)
-        write = _or(self.cache_write, self.input)
-        parts_in = (
-            (usage.cached, _or(self.cached, self.input)),
+        both = min(usage.cached_audio, usage.cached, usage.audio_input)
+        write, cached = _or(self.cache_write, self.input), _or(self.cached, self.input)
+        return (
+            (usage.cached - both, cached),
+            (both, _or(self.cached_audio, _or(self.audio_input, cached))),
+            (usage.audio_input - both, _or(self.audio_input, self.input)),
             (long, _or(self.cache_write_1h, write)),
             (usage.cache_write - long, write),
-            (usage.audio_input, _or(self.audio_input, self.input)),
             (usage.image_input, _or(self.image_input, self.input)),
         )
-        parts_out = (
+
+    def _parts_out(self, usage: Usage) -> Iterable[tuple[int, Decimal]]:
+        return (
             (usage.reasoning, _or(self.reasoning, self.output)),
             (usage.audio_output, _or(self.audio_output, self.output)),
             (usage.image_output, _or(self.image_output, self.output)),
         )
-        return _split(usage.input, self.input, parts_in) + _split(usage.output, self.output, parts_out)
 
     @property
     def dearest_input(self) -> Decimal:
         """The most that an input token can cost."""
         kinds = (self.cached, self.cache_write, self.cache_write_1h, self.audio_input, self.image_input)
-        return max([self.input, *(value for value in kinds if value is not None)])
+        return max([self.input, *(value for value in (*kinds, self.cached_audio) if value is not None)])
 
     @property
     def dearest_output(self) -> Decimal:
@@ -116,18 +121,25 @@ class Rates:
         return max([self.output, *(value for value in kinds if value is not None)])
 
 
+def _check_amount(what: str, value: Decimal) -> None:
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"{what} must be a finite number of at least 0, not {value}")
+    if value.adjusted() >= _MAX_WHOLE or -int(value.as_tuple().exponent) > _MAX_DECIMALS:
+        raise ValueError(f"{what} must have at most {_MAX_WHOLE} digits before the point and {_MAX_DECIMALS} after it")
+
+
 def _or(rate: Decimal | None, whole: Decimal) -> Decimal:
     return whole if rate is None else rate
 
 
-def _split(total: int, rate: Decimal, parts: tuple[tuple[int, Decimal], ...]) -> Decimal:
-    """Parts at their own rates, what is left at the whole's."""
+def _split(total: int, rate: Decimal, parts: Iterable[tuple[int, Decimal]]) -> Decimal:
+    """Parts at their own rates, the dearest first; what is left at the whole's."""
     cost, left = Decimal(0), total
-    for count, own in parts:
-        if count:
-            counted = min(count, left)
-            cost += counted * own
-            left -= counted
+    present = [part for part in parts if part[0]]
+    for count, own in sorted(present, key=lambda part: part[1], reverse=True):
+        counted = min(count, left)
+        cost += counted * own
+        left -= counted
     return cost + left * rate
 
 
@@ -138,7 +150,8 @@ class Price:
     Attributes:
         rates: the usual ones.
         long_context: by input tokens: past so many, these rates hold for the whole request. Ascending.
-        tiers: service tiers that may be asked for, each a factor on every rate.
+        tiers: service tiers, each a factor on every rate. That of ``auto`` is the most that a request can cost which
+            leaves the tier to the account's own settings.
     """
 
     rates: Rates
@@ -147,7 +160,14 @@ class Price:
     _text: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
-        """Write the price down once, as it stands in events."""
+        """Refuse what could not be written down or is said twice; then write it down once, as it stands in events."""
+        steps = [above for above, _ in self.long_context]
+        if steps != sorted(set(steps)):
+            raise ValueError("long-context thresholds must ascend")
+        for name, factor in self.tiers.items():
+            if not _TIER.fullmatch(name) or name in USUAL_TIERS:
+                raise ValueError(f"{name!r} can't be the name of a service tier with a price of its own")
+            _check_amount(f"the factor of the service tier {name!r}", factor)
         parts = [str(self.rates)]
         parts += [f"above={above},{rates}" for above, rates in self.long_context]
         parts += [f"tier={name},factor={number(factor)}" for name, factor in self.tiers.items()]
@@ -179,24 +199,32 @@ class Price:
         return self._text
 
     def cost(self, usage: Usage) -> int:
-        """What ``usage`` costs in nano-dollars, rounded half-even once."""
+        """What ``usage`` costs in nano-dollars, rounded half-even once.
+
+        The tier that answered decides; one that has no factor costs as the usual one.
+        """
         rates = self.rates
         for above, step in self.long_context:
             if usage.input > above:
                 rates = step
-        exact = rates.cost(usage) * self.tiers.get(usage.tier, Decimal(1))
+        with localcontext(_EXACT):
+            exact = rates.cost(usage) * self.tiers.get(usage.tier, Decimal(1))
         return int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))
 
     def reserve(self, input_bound: int, output_bound: int, choices: int, tier: str = "") -> int:
         """The most that a call can cost in nano-dollars, rounded up.
 
-        A tier that was asked for may turn out not to be the one that answers: the dearer of the two counts.
+        Every usage of at most ``choices`` times the bounds is covered, below a long-context threshold as above it. A
+        tier that was asked for may turn out not to be the one that answers: the dearer of the two counts. Where none
+        was asked for the factor of ``auto`` counts, if there is one.
         """
+        input_bound, output_bound = choices * input_bound, choices * output_bound
         reachable = [self.rates, *(step for above, step in self.long_context if input_bound > above)]
         dearest_input = max(rates.dearest_input for rates in reachable)
         dearest_output = max(rates.dearest_output for rates in reachable)
-        factor = max(Decimal(1), self.tiers.get(tier, Decimal(1)))
-        exact = factor * choices * (input_bound * dearest_input + output_bound * dearest_output)
+        factor = max(Decimal(1), self.tiers.get(tier or AUTO, Decimal(1)))
+        with localcontext(_EXACT):
+            exact = factor * (input_bound * dearest_input + output_bound * dearest_output)
         return int(exact.to_integral_value(rounding=ROUND_CEILING))
 
 
@@ -211,12 +239,12 @@ FREE: Final = Price(Rates(Decimal(0), Decimal(0)))
 
 def nano_from_usd(usd: Decimal) -> int:
     """Whole nano-dollars in ``usd``, rounded half-even."""
-    return int((usd * NANO).to_integral_value(rounding=ROUND_HALF_EVEN))
+    return int(usd.scaleb(_NANO_DIGITS, _EXACT).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def usd_text(nano: int) -> str:
     """Exact dollars as decimal text: 2_500 becomes ``0.0000025``."""
-    return number(Decimal(nano) / NANO)
+    return number(Decimal(nano).scaleb(-_NANO_DIGITS, _EXACT))
 
 
 def usd_number(nano: int) -> float:
@@ -224,74 +252,22 @@ def usd_number(nano: int) -> float:
     return nano / NANO
 
 
-_FREE_TIERS: Final = frozenset({"", "auto", "default", "standard"})
-
-
-def usage_from_openai(usage: Any, tier: Any = "") -> Usage | None:
-    """Tokens by kind out of OpenAI's ``usage`` object; None where it is missing or makes no sense.
-
-    Args:
-        usage: the object. ``prompt_tokens_details.cache_write_tokens`` and ``cache_write_1h_tokens`` are the
-            gateway's own names for what OpenAI does not have.
-        tier: the reply's ``service_tier``.
-    """
-    if not isinstance(usage, dict):
-        return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (is_count(prompt) and is_count(completion)):
-        return None
-    before, after = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    return Usage(
-        input=prompt,
-        output=completion,
-        cached=detail(before, "cached_tokens"),
-        cache_write=detail(before, "cache_write_tokens"),
-        cache_write_1h=detail(before, "cache_write_1h_tokens"),
-        audio_input=detail(before, "audio_tokens"),
-        image_input=detail(before, "image_tokens"),
-        reasoning=detail(after, "reasoning_tokens"),
-        audio_output=detail(after, "audio_tokens"),
-        image_output=detail(after, "image_tokens"),
-        tier=tier if isinstance(tier, str) and tier not in _FREE_TIERS else "",
-    )
-
-
-def openai_from_usage(usage: Usage) -> dict[str, Any]:
-    """The inverse of ``usage_from_openai``: OpenAI's ``usage`` object, for providers that report in other words."""
-    before = {
-        "cached_tokens": usage.cached,
-        "cache_write_tokens": usage.cache_write,
-        "cache_write_1h_tokens": usage.cache_write_1h,
-        "audio_tokens": usage.audio_input,
-        "image_tokens": usage.image_input,
-    }
-    after = {
-        "reasoning_tokens": usage.reasoning,
-        "audio_tokens": usage.audio_output,
-        "image_tokens": usage.image_output,
-    }
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached} | {name: n for name, n in before.items() if n},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning}
-        | {name: n for name, n in after.items() if n},
-    }
-
-
-def embedding_usage(usage: Any) -> Usage | None:
-    """Tokens out of the ``usage`` object of embeddings; None where it is missing or makes no sense."""
-    prompt = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return Usage(input=prompt) if is_count(prompt) else None
-
-
-def is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value out of a provider's JSON can be a number of tokens."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def detail(details: Any, name: str) -> int:
-    """One count out of an object of counts; 0 where it is missing or makes no sense."""
-    value = details.get(name) if isinstance(details, dict) else None
-    return value if is_count(value) else 0
+__all__ = [
+    "AUTO",
+    "FREE",
+    "MAX_LIMIT_USD",
+    "NANO",
+    "TOKEN_KINDS",
+    "Price",
+    "Rates",
+    "Usage",
+    "detail",
+    "embedding_usage",
+    "is_count",
+    "nano_from_usd",
+    "number",
+    "openai_from_usage",
+    "usage_from_openai",
+    "usd_number",
+    "usd_text",
+]

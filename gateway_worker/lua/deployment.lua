@@ -26,12 +26,12 @@ local function rates(d)
   return minute, 0, 0, 0, 0, weight
 end
 
--- How long until `more` fits a limit: what was counted before fades over the minute.
+-- How long until `more` fits a limit: what was counted before fades over the minute, and this minute's over the next.
 local function wait_for(limit, now, before, weight, more)
   if now + before * weight + more <= limit then
     return 0
-  elseif now + more > limit or before == 0 then
-    return weight * MINUTE_MS
+  elseif now + more > limit then
+    return (weight + 1 - (limit - more) / now) * MINUTE_MS
   end
   return (weight - (limit - now - more) / before) * MINUTE_MS
 end

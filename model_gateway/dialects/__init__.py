@@ -16,6 +16,8 @@ import orjson
 from model_gateway.dialects.chat import ChatRequest, parse_chat
 from model_gateway.dialects.embeddings import EmbeddingsRequest, parse_embeddings
 from model_gateway.dialects.request import Attachments, Request, check_for, unpriced
+from model_gateway.dialects.responses import parse_responses
+from model_gateway.dialects.responses import stream_error as responses_stream_error
 from model_gateway.errors import GatewayError
 
 
@@ -58,6 +60,7 @@ class Dialect:
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "chat": Dialect(parse_chat, done=b"data: [DONE]\n\n"),
     "embeddings": Dialect(parse_embeddings),
+    "responses": Dialect(parse_responses, stream_error=responses_stream_error),
 }
 """By operation."""
 

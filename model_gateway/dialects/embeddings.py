@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import override
 
 from model_gateway.dialects.answers import PassOn, Reader, Writer
@@ -17,21 +17,46 @@ from model_gateway.errors import GatewayError
 from model_gateway.money import embedding_usage
 
 _MAX_INPUTS: Final = 2048
+_TEXT: Final = "<text>"
+_TEXTS: Final = "<texts>"
+_TOKENS: Final = "<tokens>"
+_LISTS: Final = "<token lists>"
+
+
+def _kind(value: Any) -> str:
+    """What an input is meant to be, by its first item."""
+    if isinstance(value, str):
+        return _TEXT
+    first = value[0] if isinstance(value, list) and value else ""
+    if isinstance(first, list):
+        return _LISTS
+    return _TOKENS if isinstance(first, int) and not isinstance(first, bool) else _TEXTS
+
+
 _Token = Annotated[int, Field(ge=0, lt=2**31)]
 _Tokens = Annotated[list[_Token], Field(min_length=1, fail_fast=True)]
 _Texts = Annotated[list[str], Field(min_length=1, max_length=_MAX_INPUTS, fail_fast=True)]
 _TokenLists = Annotated[list[_Tokens], Field(min_length=1, max_length=_MAX_INPUTS, fail_fast=True)]
+_Input = Annotated[
+    Annotated[str, Tag(_TEXT)]
+    | Annotated[_Texts, Tag(_TEXTS)]
+    | Annotated[_Tokens, Tag(_TOKENS)]
+    | Annotated[_TokenLists, Tag(_LISTS)],
+    Discriminator(_kind),
+]
+_TAGS: Final = frozenset({_TEXT, _TEXTS, _TOKENS, _LISTS})
+"""What stands in Pydantic's paths and in no client's body."""
 
 
 class _Body(Checked):
     model: str | None = None
-    input: str | _Texts | _Tokens | _TokenLists
+    input: _Input
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(gt=0, le=100_000)] | None = None
     user: str | None = None
 
 
-_UNIONS: Final = frozenset({"str", "list[str]", "constrained-list", "list[constrained-int]"})
+_OWN_FIELDS: Final = frozenset({"model", "input", "stream"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +74,7 @@ class EmbeddingsRequest(Request):
     @property
     def fields(self) -> dict[str, Any]:
         """The other fields that are set, for the provider."""
-        return {
-            name: value for name, value in self.payload.items() if name not in ("model", "input") and value is not None
-        }
+        return {name: value for name, value in self.payload.items() if name not in _OWN_FIELDS and value is not None}
 
     @override
     def texts(self) -> Iterator[str]:
@@ -88,7 +111,7 @@ def parse_embeddings(body: bytes, *, max_choices: int = 16) -> EmbeddingsRequest
     Raises:
         GatewayError: 400 with ``param`` and ``code``.
     """
-    payload, checked = parse_object(body, _Body, _UNIONS)
+    payload, checked = parse_object(body, _Body, _TAGS)
     if payload.get("stream"):
         raise unsupported("stream", "is not known to embeddings")
     return EmbeddingsRequest(payload=payload, model=checked.model or "")

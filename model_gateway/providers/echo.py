@@ -1,5 +1,7 @@
 """A provider that answers with what it was asked: offline and deterministic, for demos, tests and benchmarks.
 
+Its embeddings are made of hashes: the same text has the same vector, and that is all they say.
+
 It counts tokens its own way, one for every 4 bytes of UTF-8 or part of them: a real encoding costs a second
 and 90 MB to load, and this one can be cut exactly at ``max_tokens``.
 """
@@ -7,7 +9,10 @@ and 90 MB to load, and this one can be cut exactly at ``max_tokens``.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import math
+import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -15,6 +20,7 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_gateway.errors import GatewayError
 from model_gateway.providers.interface import ProviderInterface, ProviderSettings
 from model_gateway.settings import ConfigError
 
@@ -22,6 +28,12 @@ CREATED: Final = 1_735_689_600
 """The ``created`` of every reply, 2025-01-01 UTC: with a clock, two replies to one request would differ."""
 
 TOKEN_BYTES: Final = 4
+
+DIMENSIONS: Final = 64
+"""Numbers in an embedding, where the request does not say."""
+
+MAX_NUMBERS: Final = 2**18
+"""Numbers in all embeddings of one reply, since making them takes the processor and nobody else's."""
 
 Milliseconds = Annotated[float, Field(ge=0, le=3_600_000)]
 
@@ -93,6 +105,26 @@ class EchoProvider(ProviderInterface):
         if self.options.usage:
             yield b'%b],"usage":%b}' % (answer.head, orjson.dumps(answer.usage))
 
+    async def embed(self, /, inputs: list[Any], model: str, **kwargs: Any) -> bytes:
+        """A vector of length 1 for each input, made of a hash of it: equal inputs, and no others, are close.
+
+        Raises:
+            GatewayError: ``invalid_value``: more numbers than one reply may have.
+        """
+        size = kwargs.get("dimensions") or DIMENSIONS
+        if size * len(inputs) > MAX_NUMBERS:
+            why = f"{len(inputs)} inputs of {size} dimensions are more than {MAX_NUMBERS} numbers"
+            raise GatewayError("invalid_value", why, param="dimensions", billed=False)
+        await self._pause(self.options.delay_ms)
+        form = kwargs.get("encoding_format")
+        data = [
+            {"object": "embedding", "index": index, "embedding": _embedding(given, size, form)}
+            for index, given in enumerate(inputs)
+        ]
+        prompt = sum(_tokens(given) if isinstance(given, str) else len(given) for given in inputs)
+        usage = {"usage": {"prompt_tokens": prompt, "total_tokens": prompt}} if self.options.usage else {}
+        return orjson.dumps({"object": "list", "data": data, "model": model, **usage})
+
     async def _pause(self, milliseconds: float) -> None:
         if milliseconds:
             await asyncio.sleep(milliseconds / 1000)
@@ -141,6 +173,17 @@ def _chunk(answer: _Answer, delta: bytes, finish: bytes = b"null") -> Iterator[b
             delta,
             finish,
         )
+
+
+def _embedding(given: Any, size: int, form: str | None) -> list[float] | str:
+    """A vector: numbers, or in base64 the same ones as 4-byte floats, little-endian."""
+    digest = hashlib.shake_128(orjson.dumps(given)).digest(4 * size)
+    raw = struct.unpack(f"<{size}i", digest)
+    length = math.sqrt(sum(number * number for number in raw)) or 1.0
+    packed = struct.pack(f"<{size}f", *(number / length for number in raw))
+    if form == "base64":
+        return base64.b64encode(packed).decode()
+    return list(struct.unpack(f"<{size}f", packed))
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:

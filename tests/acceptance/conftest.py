@@ -39,13 +39,13 @@ async def upstream():
 
 
 @module_fixture
-async def house(tmp_path_factory, upstream):
-    """One worker and one front door, over a Redis of their own."""
+async def house(request, tmp_path_factory, upstream):
+    """One worker and one front door, over a Redis of their own; a module may have its own ``CONFIG``."""
     folder = tmp_path_factory.mktemp("house")
     server = RedisServer(folder / "redis")
     await server.start()
     redis = connect(server.url)
-    config = CONFIG.format(base_url=upstream.base_url)
+    config = getattr(request.module, "CONFIG", CONFIG).format(base_url=upstream.base_url)
     try:
         async with gateway(redis, server.url, folder, config, UPSTREAM_KEY=PROVIDER_KEY) as running:
             await running.start_worker()

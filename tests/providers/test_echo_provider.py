@@ -1,14 +1,19 @@
 import asyncio
+import base64
+import math
+import struct
 import subprocess
 import sys
 from typing import Any
 
 import orjson
 import pytest
+from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from model_gateway.errors import GatewayError
 from model_gateway.providers import ProviderFactory, ProviderSettings
-from model_gateway.providers.echo import EchoProvider
+from model_gateway.providers.echo import DIMENSIONS, MAX_NUMBERS, EchoProvider
 from model_gateway.settings import ConfigError
 
 HELLO = [{"role": "user", "content": "hello there, gateway"}]
@@ -24,6 +29,14 @@ async def complete(messages: list[dict[str, Any]], provider: EchoProvider | None
 
 async def stream(messages: list[dict[str, Any]], provider: EchoProvider | None = None, **fields: Any) -> list[Any]:
     return [orjson.loads(chunk) async for chunk in (provider or echo()).stream(messages, "echo", **fields)]
+
+
+async def embed(inputs: list[Any], provider: EchoProvider | None = None, **fields: Any) -> Any:
+    return orjson.loads(await (provider or echo()).embed(inputs, "echo", **fields))
+
+
+async def vectors(*inputs: Any, **fields: Any) -> list[list[float]]:
+    return [item["embedding"] for item in (await embed(list(inputs), **fields))["data"]]
 
 
 def joined(chunks: list[Any], index: int = 0) -> str:
@@ -132,6 +145,50 @@ async def test_delays_come_before_the_answer_and_between_chunks(monkeypatch: pyt
 async def test_unknown_fields_do_no_harm() -> None:
     reply = await complete(HELLO, self=1, tools=[{"type": "function"}], stop=["there"])
     assert reply["choices"][0]["message"]["content"] == "hello there, gateway"
+
+
+async def test_embeddings_have_the_shape_of_openais() -> None:
+    reply = await embed(["a", "b"], user="u")
+    CreateEmbeddingResponse.model_validate(reply, strict=True)
+    assert [item["index"] for item in reply["data"]] == [0, 1]
+
+
+async def test_equal_inputs_have_equal_embeddings_and_others_do_not() -> None:
+    a, b, again, tokens = await vectors("a", "b", "a", [97])
+    assert a == again
+    assert len({tuple(vector) for vector in (a, b, tokens)}) == 3
+    assert [a] == await vectors("a")
+
+
+@pytest.mark.parametrize("size", [1, 2, 64, 1536])
+async def test_an_embedding_has_the_dimensions_asked_for_and_length_one(size: int) -> None:
+    [vector] = await vectors("a", dimensions=size)
+    assert len(vector) == size
+    assert math.isclose(math.hypot(*vector), 1, rel_tol=1e-6)
+
+
+async def test_an_embedding_has_64_dimensions_where_nothing_is_said() -> None:
+    [vector] = await vectors("a")
+    assert len(vector) == DIMENSIONS == 64
+
+
+async def test_base64_holds_the_same_numbers() -> None:
+    [numbers], [text] = await vectors("a"), await vectors("a", encoding_format="base64")
+    assert isinstance(text, str)
+    assert list(struct.unpack("<64f", base64.b64decode(text))) == numbers
+    assert await vectors("a", encoding_format="float") == [numbers]
+
+
+async def test_embeddings_cost_the_tokens_that_went_in() -> None:
+    assert (await embed(["12345", "1", [7, 8, 9]]))["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+    assert "usage" not in await embed(["a"], echo(usage=False))
+
+
+async def test_more_numbers_than_one_reply_may_have_are_refused() -> None:
+    assert await embed(["a"], dimensions=MAX_NUMBERS)
+    with pytest.raises(GatewayError) as caught:
+        await embed(["a", "b"], dimensions=MAX_NUMBERS // 2 + 1)
+    assert (caught.value.code, caught.value.param, caught.value.billed) == ("invalid_value", "dimensions", False)
 
 
 def test_every_wrong_option_is_named_with_its_place() -> None:

@@ -112,9 +112,7 @@ class MessageItem(Item):
         yield from self._begin({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
         notes = self._part["annotations"]
         notes.append(annotation)
-        yield self._in_part(
-            "output_text.annotation.added", annotation_index=len(notes) - 1, annotation=annotation
-        )
+        yield self._in_part("output_text.annotation.added", annotation_index=len(notes) - 1, annotation=annotation)
 
     @property
     def _part(self) -> JSON:
@@ -148,7 +146,14 @@ class MessageItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class CallKind:
-    """A kind of tool call: its name here, its id's prefix, the member that is said bit by bit, and that one's events."""
+    """A kind of tool call.
+
+    Attributes:
+        type: its name here.
+        prefix: of its ids.
+        member: what is said bit by bit.
+        events: the name of that one's events.
+    """
 
     type: str
     prefix: str

@@ -22,5 +22,5 @@ def only(holder: Mapping[str, Any], known: Collection[str], path: str) -> None:
         GatewayError: ``unsupported_parameter``.
     """
     for name, value in holder.items():
-        if name not in known and value is not None and value != [] and value != {}:
+        if name not in known and value not in (None, [], {}):
             raise unsupported(f"{path}.{name}" if path else name, CANT)

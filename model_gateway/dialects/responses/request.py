@@ -19,7 +19,7 @@ from model_gateway.dialects.responses.writing import ResponsesWriter
 from model_gateway.dialects.strict_json import parse_object, unsupported
 from model_gateway.errors import GatewayError
 
-_KEEPS_NONE: Final = "is not known here: the gateway keeps no responses; send the whole input with each request"
+_KEEPS_NONE: Final = "can't be used here: the gateway keeps no responses; send the whole input with each request"
 _STATEFUL: Final[Mapping[str, str]] = dict.fromkeys(
     ("previous_response_id", "conversation", "prompt", "background", "background_options", "store"), _KEEPS_NONE
 )
@@ -96,6 +96,7 @@ def parse_responses(body: bytes, *, max_choices: int = 16) -> ResponsesRequest:
     payload, checked = parse_object(body, Body, TAGS)
     _refuse_state(payload)
     _refuse_unpriced(payload)
+    _refuse_unbounded(payload)
     tier = checked.service_tier
     return ResponsesRequest(
         payload=payload,
@@ -105,9 +106,7 @@ def parse_responses(body: bytes, *, max_choices: int = 16) -> ResponsesRequest:
         bound_param="max_output_tokens",
         attachments=sum((_attachment(part) for _, part in _parts(payload)), Attachments()),
         service_tier="" if tier in _FREE_TIERS else _TIERS.get(str(tier), str(tier)),
-        priced={
-            f"{path}.type": "audio_input_cost" for path, part in _parts(payload) if part["type"] == "input_audio"
-        },
+        priced={f"{path}.type": "audio_input_cost" for path, part in _parts(payload) if part["type"] == "input_audio"},
     )
 
 
@@ -117,11 +116,11 @@ def _refuse_state(payload: dict[str, Any]) -> None:
         raise unsupported("prompt_cache_options.comparison_response_id", _KEEPS_NONE)
     for index, item in enumerate(_items(payload)):
         if item_kind(item) == "item_reference":
-            raise unsupported(f"input[{index}]", f"is a reference to an item, which {_KEEPS_NONE}")
+            raise unsupported(f"input[{index}]", f"refers to an item of an earlier response, which {_KEEPS_NONE}")
 
 
 def _refuse_unpriced(payload: dict[str, Any]) -> None:
-    """Refuse what changes the price in a way that no row can say, and what has no bound."""
+    """Refuse fields that change the price in a way that no row can say."""
     if payload.get("context_management"):
         raise _no_price("context_management")
     if _member(payload, "reasoning", "mode") not in (None, "standard"):
@@ -131,6 +130,10 @@ def _refuse_unpriced(payload: dict[str, Any]) -> None:
     for index, tool in enumerate(payload.get("tools") or ()):
         if tool["type"] not in ("function", "custom"):
             raise _no_price(f"tools[{index}].type")
+
+
+def _refuse_unbounded(payload: dict[str, Any]) -> None:
+    """Refuse items and parts whose tokens have no bound, as they may point at something of any size."""
     for index, item in enumerate(_items(payload)):
         if item_kind(item) not in ITEMS:
             raise unsupported(f"input[{index}].type", f"is {item['type']!r}, which belongs to what is not offered here")

@@ -1,8 +1,8 @@
 """A response request as a chat completion: the fields. Pure functions.
 
-What a chat completion can't say is refused. Left out is only what has no effect where nothing is kept: ``store: false``,
-``max_tool_calls`` (it counts the provider's own tools, which are not offered), what may be included of such tools, and
-``metadata``, which is there to be told again with the answer, and is.
+What a chat completion can't say is refused. Left out is only what has no effect here: ``store: false``, as nothing is
+kept; ``max_tool_calls`` and what may be included of the provider's own tools, which are not offered; ``metadata``,
+which is there to be told again with the answer, and is.
 """
 
 from __future__ import annotations

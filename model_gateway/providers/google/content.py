@@ -1,0 +1,118 @@
+"""Content parts of a chat message as parts of the Gemini API: pure functions."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from model_gateway.providers.google.terms import JSON, Terms, wrong
+
+_IMAGE: Final = frozenset({"url", "detail"})
+_FILE: Final = frozenset({"file_data", "filename"})
+_AUDIO: Final = frozenset({"data", "format"})
+_SOUNDS: Final[Mapping[str, str]] = {"wav": "audio/wav", "mp3": "audio/mp3"}
+_WEB: Final = ("http://", "https://")
+_NO_DETAIL: Final = (None, "auto")
+
+
+def parts(content: Any, path: str, terms: Terms) -> list[JSON]:
+    """A message's content as parts; empty texts are none.
+
+    Args:
+        content: text, or a list of parts.
+        path: where it stands, for errors.
+        terms: what is to be done with a part that can't be said.
+
+    Raises:
+        GatewayError: ``unsupported_parameter`` or ``invalid_value``.
+    """
+    if isinstance(content, str):
+        return _text(content, path, terms)
+    if content is None:
+        return []
+    if not isinstance(content, list):
+        raise wrong(path, "must be a text or a list of parts")
+    found = []
+    for index, part in enumerate(content):
+        found += _part(part, f"{path}[{index}]", terms)
+    return found
+
+
+def _part(part: Any, path: str, terms: Terms) -> list[JSON]:
+    if not isinstance(part, dict):
+        raise wrong(path, "must be an object")
+    kind = str(part.get("type"))
+    make = _PARTS.get(kind)
+    if make is None:
+        terms.refuse(f"{path}.type", f"is {kind!r}, which the Gemini API does not have")
+        return []
+    terms.only(part, frozenset({"type", kind}), path)
+    return make(part.get(kind), f"{path}.{kind}", terms)
+
+
+def _text(value: Any, path: str, terms: Terms) -> list[JSON]:
+    if not isinstance(value, str):
+        raise wrong(path, "must be a text")
+    return [{"text": value}] if value else []
+
+
+def _image(value: Any, path: str, terms: Terms) -> list[JSON]:
+    """``image_url``: data goes along; a URL of the web the vendor fetches itself, if its name tells the kind."""
+    if not isinstance(value, dict) or not isinstance(value.get("url"), str):
+        raise wrong(f"{path}.url", "must be a URL")
+    terms.only(value, _IMAGE, path)
+    if value.get("detail") not in _NO_DETAIL:
+        terms.refuse(f"{path}.detail", "can't be chosen in the Gemini API")
+    url: str = value["url"]
+    if not url.startswith(_WEB):
+        return [_inline(url, f"{path}.url")]
+    kind, _ = mimetypes.guess_type(urlsplit(url).path)
+    if kind is None:
+        terms.refuse(f"{path}.url", "must tell the kind of the image (end in .png or the like), or be a data URL")
+        return []
+    return [{"fileData": {"mimeType": kind, "fileUri": url}}]
+
+
+def _file(value: Any, path: str, terms: Terms) -> list[JSON]:
+    """``file``: a data URL, or base64 whose kind the file's name tells; the name says nothing else to the model."""
+    if not isinstance(value, dict):
+        raise wrong(path, "must be an object")
+    if value.get("file_id") is not None:
+        terms.refuse(f"{path}.file_id", "names a file that this provider does not have; send file_data")
+        return []
+    terms.only(value, _FILE, path)
+    data = value.get("file_data")
+    if isinstance(data, str) and data and not data.startswith("data:"):
+        kind, _ = mimetypes.guess_type(str(value.get("filename") or ""))
+        data = f"data:{kind};base64,{data}" if kind else data
+    return [_inline(data, f"{path}.file_data")]
+
+
+def _audio(value: Any, path: str, terms: Terms) -> list[JSON]:
+    if not isinstance(value, dict) or not isinstance(value.get("data"), str):
+        raise wrong(f"{path}.data", "must be base64")
+    terms.only(value, _AUDIO, path)
+    kind = _SOUNDS.get(str(value.get("format")))
+    if kind is None:
+        raise wrong(f"{path}.format", f"must be one of {', '.join(_SOUNDS)}")
+    return [{"inlineData": {"mimeType": kind, "data": value["data"]}}]
+
+
+def _inline(url: Any, path: str) -> JSON:
+    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    kind, _, encoding = head.removeprefix("data:").rpartition(";")
+    if not (comma and head.startswith("data:") and kind and encoding == "base64"):
+        raise wrong(path, "must be data:<media type>;base64,<data>")
+    return {"inlineData": {"mimeType": kind.partition(";")[0].lower(), "data": data}}
+
+
+_PARTS: Final[Mapping[str, Callable[[Any, str, Terms], list[JSON]]]] = {
+    "text": _text,
+    "refusal": _text,
+    "image_url": _image,
+    "file": _file,
+    "input_audio": _audio,
+}
+"""How each kind of part is said."""
