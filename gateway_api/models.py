@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway_api.responses import json_response
 from gateway_api.state import FRONT_DOOR, FrontDoor
 from model_gateway.errors import GatewayError
-from model_gateway.settings import ModelRow
+from model_gateway.settings import DeploymentRow, ModelRow
 
 
 def find_model(door: FrontDoor, name: str) -> str:
@@ -53,17 +53,29 @@ async def published_models(request: web.Request) -> web.Response:
 
 
 def _published(name: str, row: ModelRow) -> dict[str, Any]:
+    several = {
+        "routing": row.routing,
+        "deployments": [{"name": label, **_prices(deployment)} for label, deployment in row.rows() if label],
+    }
     return {
         "name": name,
-        "provider": row.provider,
-        "input_cost": _cost(row, row.input_cost),
-        "output_cost": _cost(row, row.output_cost),
+        **_prices(row),
         "max_tokens": row.max_tokens,
         "supports_streaming": True,
+        **(several if row.deployments else {}),
+        **({"fallbacks": row.fallbacks} if row.fallbacks else {}),
     }
 
 
-def _cost(row: ModelRow, cost: Decimal | None) -> float | None:
+def _prices(row: DeploymentRow) -> dict[str, Any]:
+    return {
+        "provider": row.provider,
+        "input_cost": _cost(row, row.input_cost),
+        "output_cost": _cost(row, row.output_cost),
+    }
+
+
+def _cost(row: DeploymentRow, cost: Decimal | None) -> float | None:
     """USD per token; None where the row has no price of its own, and the workers look it up."""
     if row.free:
         return 0.0

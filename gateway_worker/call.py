@@ -41,10 +41,18 @@ class Binding:
 
 
 def error_entry(error: GatewayError, binding: Binding) -> Entry:
-    """A whole error reply, signed, in the client's dialect."""
-    text = binding.dialect.error_json(error)
-    data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
-    return Entry("error", data, status=error.status, retry_after=error.retry_after, usd_nano=0, code=error.code)
+    """A whole error reply, signed, in the client's dialect; named too, as a stream may have been kept alive by then."""
+    members = binding.dialect.error(error)
+    data = seal_reply(orjson.dumps(members), binding.keyring, binding.request_id, binding.request_sha256)
+    return Entry(
+        "error",
+        data,
+        status=error.status,
+        retry_after=error.retry_after,
+        usd_nano=0,
+        code=error.code,
+        event=str(members.get("type", "")),
+    )
 
 
 def dead_letter_entry(error: GatewayError, keyring: Keyring) -> Entry:

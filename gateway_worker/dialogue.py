@@ -82,7 +82,7 @@ def _by_chat(request: Request, deployment: Deployment) -> Dialogue:
         lambda: provider.complete(chat.messages, engine, **fields),
         lambda: provider.stream(chat.messages, engine, **fields),
         ChatReader(provider.chat_usage),
-        request.chat_writer(deployment.model),
+        request.chat_writer(deployment.model, provider.chat_usage),
     )
 
 

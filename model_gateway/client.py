@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from model_gateway.clock import Clock
 from model_gateway.envelope import Envelope, new_request_id
-from model_gateway.errors import GatewayError, error_from_body
+from model_gateway.errors import GatewayError
 from model_gateway.replies import BLOCK_MS, Reply, ReplyReader
 from model_gateway.scripts import AWAY, COMMAND_TIMEOUT, Scripts, connect, load_script, unavailable
 from model_gateway.streams import GROUP, Keys
@@ -144,7 +144,7 @@ class StreamClient:
             principal: whose request it is.
             model: a model's or a task's name; empty: the body's.
             body: the request's JSON.
-            operation: ``chat``.
+            operation: the body's dialect, see ``dialects.OPERATIONS``.
             request_id: unique for the principal; made here if None.
 
         Raises:
@@ -247,26 +247,65 @@ class GatewayClient:
         Raises:
             GatewayError: what went wrong; ``request_timeout`` when no reply came in time.
         """
-        async with await self._submit(model, messages, request_id, fields) as exchange:
-            reply = await _next(exchange, timeout)
-        return _object(reply)
+        body = {**fields, "model": model, "messages": messages}
+        return await self.request("chat", body, request_id=request_id, timeout=timeout)
 
-    async def stream(
+    def stream(
         self,
         *,
         model: str,
         messages: list[dict[str, Any]],
         request_id: str | None = None,
-        timeout: float = 120.0,  # noqa: ASYNC109 - the caller's bound on each wait
+        timeout: float = 120.0,
         **fields: Any,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """One chat completion in chunks; leaving the loop early cancels it.
 
         Raises:
             GatewayError: before the first chunk or between chunks; ``request_timeout`` when the next chunk took
                 longer than ``timeout`` seconds.
         """
-        async with await self._submit(model, messages, request_id, {**fields, "stream": True}) as exchange:
+        body = {**fields, "model": model, "messages": messages}
+        return self.events("chat", body, request_id=request_id, timeout=timeout)
+
+    async def request(
+        self,
+        operation: str,
+        body: dict[str, Any],
+        *,
+        request_id: str | None = None,
+        timeout: float = 120.0,  # noqa: ASYNC109 - the caller's bound on the whole call
+    ) -> dict[str, Any]:
+        """Any operation, whole: ``chat``, ``embeddings``, ``responses``, ``messages``, ``count_tokens``.
+
+        Args:
+            operation: one of ``model_gateway.dialects.OPERATIONS``.
+            body: as the operation's dialect has it; ``model`` is a model's or a task's name.
+            request_id: an id of your own; sent again, it is answered and not paid twice.
+            timeout: seconds to wait for the reply.
+
+        Raises:
+            GatewayError: what went wrong; ``request_timeout`` when no reply came in time.
+        """
+        async with await self._submit(operation, body, request_id) as exchange:
+            reply = await _next(exchange, timeout)
+        return _object(reply)
+
+    async def events(
+        self,
+        operation: str,
+        body: dict[str, Any],
+        *,
+        request_id: str | None = None,
+        timeout: float = 120.0,  # noqa: ASYNC109 - the caller's bound on each wait
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The events of any operation that can be streamed; leaving the loop early cancels it. See ``request``.
+
+        Raises:
+            GatewayError: before the first event or between events; ``request_timeout`` when the next one took
+                longer than ``timeout`` seconds.
+        """
+        async with await self._submit(operation, {**body, "stream": True}, request_id) as exchange:
             ended = False
             try:
                 while not ended:
@@ -277,11 +316,15 @@ class GatewayClient:
                 if not ended:
                     await exchange.cancel()
 
-    async def _submit(
-        self, model: str, messages: list[dict[str, Any]], request_id: str | None, fields: dict[str, Any]
-    ) -> Exchange:
-        body = orjson.dumps({**fields, "model": model, "messages": messages})
-        return await self._client.submit(principal=self._principal, model=model, body=body, request_id=request_id)
+    async def _submit(self, operation: str, body: dict[str, Any], request_id: str | None) -> Exchange:
+        model = body.get("model")
+        return await self._client.submit(
+            principal=self._principal,
+            model=model if isinstance(model, str) else "",
+            body=orjson.dumps(body),
+            operation=operation,
+            request_id=request_id,
+        )
 
 
 async def _next(exchange: Exchange, timeout: float) -> Reply:  # noqa: ASYNC109
@@ -294,6 +337,20 @@ async def _next(exchange: Exchange, timeout: float) -> Reply:  # noqa: ASYNC109
 def _object(reply: Reply) -> dict[str, Any]:
     """The reply's object, or its error raised."""
     if reply.kind == "error":
-        raise error_from_body(reply.status, reply.data, reply.retry_after)
+        raise _error(reply)
     found: dict[str, Any] = orjson.loads(reply.data)
     return found
+
+
+def _error(reply: Reply) -> GatewayError:
+    """The error that a reply tells of, whatever the dialect of its body."""
+    members = orjson.loads(reply.data)
+    said = members.get("error")
+    details = said if isinstance(said, dict) else members
+    code, message = (
+        reply.code or details.get("code") or "internal_error",
+        details.get("message") or "an unreadable error",
+    )
+    return GatewayError(
+        str(code), str(message), param=details.get("param"), retry_after=reply.retry_after, status=reply.status
+    )

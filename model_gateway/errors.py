@@ -105,18 +105,3 @@ class GatewayError(Exception):
     def json(self) -> bytes:
         """The error in OpenAI's shape, as UTF-8 JSON."""
         return orjson.dumps(self.body())
-
-
-def error_from_body(status: int, data: bytes, retry_after: int | None = None) -> GatewayError:
-    """The ``GatewayError`` that an error reply's JSON tells of; unknown shapes become ``internal_error``."""
-    try:
-        error = orjson.loads(data)["error"]
-        return GatewayError(
-            str(error["code"]),
-            str(error["message"]),
-            param=error.get("param"),
-            retry_after=retry_after,
-            status=status,
-        )
-    except (ValueError, KeyError, TypeError):
-        return GatewayError("internal_error", "the gateway answered with an unreadable error", status=status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, localcontext
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import Final
 
 from model_gateway.usage import (
@@ -33,8 +33,8 @@ _MAX_DECIMALS: Final = 60
 _MAX_WHOLE: Final = 30
 """Digits of a rate after and before the point: enough for any price, and few enough for ``_EXACT``."""
 
-_EXACT: Final = Context(prec=500, traps=[Inexact])
-"""Decimal arithmetic that never rounds: the usual context keeps 28 digits, fewer than a price times a count has."""
+_EXACT: Final = Context(prec=500)
+"""In which nothing is rounded: the usual context keeps 28 digits, and a price times a count may have more."""
 
 _TIER: Final = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 

@@ -1,15 +1,15 @@
-"""What a deployment costs: the row's own prices, else those of the ``genai-prices`` package."""
+"""What a deployment costs: the row's own prices, else those that the ``genai-prices`` package knows as published."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from model_gateway.money import FREE, Price, Rates
+from model_gateway.published_prices import published_price
 from model_gateway.settings import ConfigError, DeploymentRow, GatewayConfig, LongContext, deployment_name
+from model_gateway.usage import USUAL_TIERS
 
-_MILLION: Final = Decimal(1_000_000)
 _KINDS: Final = {
     "input": "input_cost",
     "output": "output_cost",
@@ -21,22 +21,9 @@ _KINDS: Final = {
     "image_input": "image_input_cost",
     "image_output": "image_output_cost",
     "reasoning": "reasoning_cost",
+    "cached_audio": "cached_audio_cost",
 }
 """A kind of token, and the setting with its price."""
-
-_PUBLISHED: Final = {
-    "input": "input_mtok",
-    "output": "output_mtok",
-    "cached": "cache_read_mtok",
-    "cache_write": "cache_write_mtok",
-    "cache_write_1h": "cache_write_1h_mtok",
-    "audio_input": "input_audio_mtok",
-    "audio_output": "output_audio_mtok",
-}
-"""A kind of token, and the package's name for its price per million."""
-
-_PUBLISHERS: Final = {"vertex": "google", "xai": "x-ai"}
-"""Providers whose prices the package has under another name."""
 
 
 def price_of(name: str, row: DeploymentRow) -> Price | None:
@@ -45,58 +32,34 @@ def price_of(name: str, row: DeploymentRow) -> Price | None:
     Args:
         name: the model's name, where the row has no ``engine``.
         row: the deployment.
+
+    Raises:
+        ValueError: what the row says is no price.
     """
     if row.free:
         return FREE
     if row.input_cost is not None and row.output_cost is not None:
         steps = sorted(row.long_context, key=lambda step: step.above)
         return Price(_rates(row), tuple((step.above, _rates(step)) for step in steps), row.service_tiers)
-    # A compatible server sets its own prices: the vendor's published ones are not its.
-    return None if row.api_base else _published(row, row.engine or name)
+    if row.api_base and not _is_vendors_own(row.provider):
+        return None  # a compatible server sets its own prices: the vendor's published ones are not its
+    published = published_price(row.provider, row.engine or name)
+    return published and Price(published.rates, published.long_context, row.service_tiers)
+
+
+def _is_vendors_own(provider: str) -> bool:
+    """Whether a row's ``api_base`` leads to the vendor all the same, as each of its customers has a server."""
+    # Only for rows without a price at a server of their own: most need no provider's class here.
+    from model_gateway.providers.factory import ProviderFactory  # noqa: PLC0415
+
+    try:
+        return ProviderFactory.find(provider).own_servers
+    except LookupError:
+        return False
 
 
 def _rates(row: DeploymentRow | LongContext) -> Rates:
-    return Rates.per_token_usd(**{kind: getattr(row, setting, None) for kind, setting in _KINDS.items()})
-
-
-def _published(row: DeploymentRow, engine: str) -> Price | None:
-    from genai_prices import Usage, calc_price  # noqa: PLC0415 - 0.1 s, only for rows without a price
-
-    provider = _PUBLISHERS.get(row.provider, row.provider)
-    try:
-        found = calc_price(Usage(input_tokens=1, output_tokens=1), model_ref=engine, provider_id=provider)
-    except LookupError:
-        return None
-    prices = {kind: getattr(found.model_price, field, None) for kind, field in _PUBLISHED.items()}
-    starts = sorted({tier.start for price in prices.values() for tier in getattr(price, "tiers", ())})
-    if prices["output"] is None and "embed" in engine:
-        prices["output"] = Decimal(0)  # vectors are not sold by the token
-    base = _published_rates(prices, 0)
-    if base is None:
-        return None
-    steps = [(start, _published_rates(prices, start)) for start in starts]
-    return Price(base, tuple((start, rates) for start, rates in steps if rates is not None), row.service_tiers)
-
-
-def _published_rates(prices: Mapping[str, Any], start: int) -> Rates | None:
-    """The rates from ``start`` input tokens on; None where input or output has none."""
-    found = {kind: _at(price, start) for kind, price in prices.items()}
-    if found["input"] is None or found["output"] is None:
-        return None
-    return Rates.per_token_usd(**found)
-
-
-def _at(price: Any, start: int) -> Decimal | None:
-    """USD per token from ``start`` input tokens on."""
-    if price is None:
-        return None
-    if isinstance(price, Decimal):
-        return price / _MILLION
-    base: Decimal = price.base
-    for tier in sorted(price.tiers, key=lambda found: found.start):
-        if tier.start <= start:
-            base = tier.price
-    return base / _MILLION
+    return Rates.per_token_usd(**{kind: getattr(row, setting) for kind, setting in _KINDS.items()})
 
 
 def load_prices(config: GatewayConfig) -> Mapping[str, Price]:
@@ -110,20 +73,30 @@ def load_prices(config: GatewayConfig) -> Mapping[str, Price]:
     for name, model in config.models.items():
         for deployment, row in model.rows():
             path = f"models.{name}.deployments.{deployment}" if deployment else f"models.{name}"
-            problems += [f"{path}: {problem}" for problem in _contradictions(row)]
-            price = price_of(name, row)
-            if price is None:
-                problems.append(f"{path}: no price; set input_cost and output_cost, or free: true")
-            else:
+            price, found = _checked(name, row)
+            problems += [f"{path}: {problem}" for problem in found]
+            if price is not None:
                 prices[deployment_name(name, deployment)] = price
     if problems:
         raise ConfigError("config", problems)
     return prices
 
 
+def _checked(name: str, row: DeploymentRow) -> tuple[Price | None, list[str]]:
+    """A row's price, or what keeps it from having one."""
+    found = _contradictions(row)
+    if found:
+        return None, found
+    try:
+        price = price_of(name, row)
+    except ValueError as error:
+        return None, [str(error)]
+    return price, [] if price is not None else ["no price; set input_cost and output_cost, or free: true"]
+
+
 def _contradictions(row: DeploymentRow) -> list[str]:
-    """Price settings that do not go together."""
-    given = {setting for setting in _KINDS.values() if getattr(row, setting) is not None}
+    """Price settings that do not go together, or that no price can be made of."""
+    given = _given(row)
     own = {"input_cost", "output_cost"}
     found = []
     if row.free and (given or row.long_context or row.service_tiers):
@@ -134,7 +107,25 @@ def _contradictions(row: DeploymentRow) -> list[str]:
         found += [f"{setting} needs input_cost and output_cost" for setting in sorted(given - own)]
         if row.long_context:
             found.append("long_context needs input_cost and output_cost")
+    return found + _bad_steps(row) + _bad_tiers(row)
+
+
+def _given(row: DeploymentRow | LongContext) -> set[str]:
+    return {setting for setting in _KINDS.values() if getattr(row, setting) is not None}
+
+
+def _bad_steps(row: DeploymentRow) -> list[str]:
+    """A step that left out a kind would charge it as plain input or output, which may be less than it costs below."""
     thresholds = [step.above for step in row.long_context]
-    if len(set(thresholds)) != len(thresholds):
-        found.append("long_context: the same threshold stands twice")
+    found = ["long_context: the same threshold stands twice"] if len(set(thresholds)) != len(thresholds) else []
+    for index, step in enumerate(row.long_context):
+        missing = sorted(_given(row) - _given(step))
+        found += [f"long_context.{index}.{setting}: is missing, as the model has one" for setting in missing]
     return found
+
+
+def _bad_tiers(row: DeploymentRow) -> list[str]:
+    return [
+        f"service_tiers.{tier}: is the usual tier, which costs what the other settings say"
+        for tier in sorted(USUAL_TIERS & row.service_tiers.keys())
+    ]

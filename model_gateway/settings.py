@@ -77,6 +77,11 @@ class LongContext(_Section):
     cache_write_cost: Amount | None = None
     cache_write_1h_cost: Amount | None = None
     audio_input_cost: Amount | None = None
+    audio_output_cost: Amount | None = None
+    image_input_cost: Amount | None = None
+    image_output_cost: Amount | None = None
+    reasoning_cost: Amount | None = None
+    cached_audio_cost: Amount | None = None
 
 
 Factor = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, allow_inf_nan=False)]
@@ -97,6 +102,7 @@ class DeploymentRow(_Section):
     image_input_cost: Amount | None = Field(None, description="USD per image input token")
     image_output_cost: Amount | None = Field(None, description="USD per image output token")
     reasoning_cost: Amount | None = Field(None, description="USD per reasoning token")
+    cached_audio_cost: Amount | None = Field(None, description="USD per audio input token read from the cache")
     long_context: list[LongContext] = Field(default_factory=list)
     service_tiers: dict[str, Factor] = Field(
         default_factory=dict, description="tiers that may be asked for: a factor on every price"

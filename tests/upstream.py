@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import json
 import signal
 import time
@@ -237,14 +238,16 @@ async def _send(writer: asyncio.StreamWriter, part: bytes) -> None:
 
 
 async def _main() -> None:
-    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible upstream")
+    parser = argparse.ArgumentParser(description="A scripted upstream")
+    parser.add_argument("--speech", default="tests.upstream:openai_speech", help="what it speaks: module:function")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=900.0, help="stops by itself after this long")
     arguments = parser.parse_args()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Upstream(arguments.port) as upstream:
+    module, _, name = arguments.speech.partition(":")
+    async with Upstream(arguments.port, getattr(importlib.import_module(module), name)) as upstream:
         print(upstream.port, flush=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), arguments.seconds)

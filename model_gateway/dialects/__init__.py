@@ -15,6 +15,12 @@ import orjson
 
 from model_gateway.dialects.chat import ChatRequest, parse_chat
 from model_gateway.dialects.embeddings import EmbeddingsRequest, parse_embeddings
+from model_gateway.dialects.messages import (
+    KEEP_ALIVE,
+    anthropic_error,
+    parse_count_tokens,
+    parse_messages,
+)
 from model_gateway.dialects.request import Attachments, Request, check_for, unpriced
 from model_gateway.dialects.responses import parse_responses
 from model_gateway.dialects.responses import stream_error as responses_stream_error
@@ -61,6 +67,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "chat": Dialect(parse_chat, done=b"data: [DONE]\n\n"),
     "embeddings": Dialect(parse_embeddings),
     "responses": Dialect(parse_responses, stream_error=responses_stream_error),
+    "messages": Dialect(parse_messages, anthropic_error, anthropic_error, keep_alive=KEEP_ALIVE),
+    "count_tokens": Dialect(parse_count_tokens, anthropic_error, anthropic_error),
 }
 """By operation."""
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from model_gateway.dialects.answers import Piece, Reader, Writer
-from model_gateway.dialects.request import Attachments, Request, bound
+from model_gateway.dialects.request import Attachments, Request, bound, openai_tier
 from model_gateway.dialects.strict_json import Checked, parse_object, unsupported
 from model_gateway.money import Usage, usage_from_openai
 from model_gateway.signing import clean_object
@@ -68,7 +68,6 @@ _UNIONS: Final = frozenset({"str", "list[_Part]", "list[str]"})
 _UNPRICED: Final = ("web_search_options", "prediction")
 """Fields that change what a call costs, and that no row can price."""
 
-_FREE_TIERS: Final = frozenset({None, "auto", "default"})
 _PRICED_PARTS: Final[Mapping[str, str]] = {"input_audio": "audio_input_cost"}
 _BOUNDED_PARTS: Final = frozenset({"text", "refusal", "image_url", "file", "input_audio"})
 """Content parts whose input tokens have a bound; any other may point at something of any size."""
@@ -128,7 +127,7 @@ class ChatRequest(Request):
         return ChatWriter(include_usage=self.include_usage)
 
     @override
-    def chat_writer(self, model: str) -> Writer:
+    def chat_writer(self, model: str, usage_of: ChatUsage) -> Writer:
         return ChatWriter(include_usage=self.include_usage)
 
 
@@ -152,7 +151,7 @@ def parse_chat(body: bytes, *, max_choices: int = 16) -> ChatRequest:
         bound_param=param,
         choices=checked.n or 1,
         attachments=_attachments(payload["messages"]),
-        service_tier="" if checked.service_tier in _FREE_TIERS else str(checked.service_tier),
+        service_tier=openai_tier(checked.service_tier),
         priced=priced,
     )
 

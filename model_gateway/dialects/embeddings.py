@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from typing_extensions import override
 
 from model_gateway.dialects.answers import PassOn, Reader, Writer
-from model_gateway.dialects.chat import ChatRequest
+from model_gateway.dialects.chat import ChatRequest, ChatUsage
 from model_gateway.dialects.request import Request
 from model_gateway.dialects.strict_json import Checked, parse_object, unsupported
 from model_gateway.errors import GatewayError
@@ -101,7 +101,7 @@ class EmbeddingsRequest(Request):
         return PassOn()
 
     @override
-    def chat_writer(self, model: str) -> Writer:
+    def chat_writer(self, model: str, usage_of: ChatUsage) -> Writer:
         return PassOn()
 
 

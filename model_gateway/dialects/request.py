@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from model_gateway.dialects.answers import Piece, Reader, Writer
 from model_gateway.dialects.strict_json import unsupported
@@ -13,7 +13,10 @@ from model_gateway.errors import GatewayError
 from model_gateway.settings import DeploymentRow, ModelRow
 
 if TYPE_CHECKING:
-    from model_gateway.dialects.chat import ChatRequest
+    from model_gateway.dialects.chat import ChatRequest, ChatUsage
+
+
+_OPENAI_TIERS: Final[Mapping[str, str]] = {"default": "", "fast": "priority"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,21 @@ class Request(ABC):
         """Passes such an answer on."""
 
     @abstractmethod
-    def chat_writer(self, model: str) -> Writer:
-        """Says a chat completion's answer in this dialect. ``model`` is the name that the reply gives."""
+    def chat_writer(self, model: str, usage_of: ChatUsage) -> Writer:
+        """Says a chat completion's answer in this dialect.
+
+        Args:
+            model: the name that the reply gives.
+            usage_of: reads the provider's usage.
+        """
+
+
+def openai_tier(service_tier: str | None) -> str:
+    """The tier that OpenAI's field asks for, by the name that the reply gives it; empty where the usual price holds.
+
+    ``auto`` is no usual price: the account's settings say which tier it stands for.
+    """
+    return _OPENAI_TIERS.get(service_tier, service_tier) if service_tier is not None else ""
 
 
 def check_for(request: Request, row: ModelRow) -> None:
@@ -143,4 +159,4 @@ def refuse_fields(payload: Mapping[str, Any], fields: Mapping[str, str]) -> None
             raise unsupported(name, why)
 
 
-__all__ = ["Attachments", "Piece", "Request", "bound", "check_for", "refuse_fields", "unpriced"]
+__all__ = ["Attachments", "Piece", "Request", "bound", "check_for", "openai_tier", "refuse_fields", "unpriced"]

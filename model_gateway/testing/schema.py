@@ -1,4 +1,4 @@
-"""OpenAI's chat completion, as far as every client relies on it: what is required is required here, the rest is free."""
+"""OpenAI's chat completion, as far as every client relies on it; further members are free."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def members(answer: JSONObject) -> dict[str, Any]:
 def joined_calls(chunks: list[Chunk], choice: int = 0) -> list[ToolCall]:
     """The tool calls that a stream's pieces make together, checked like those of a whole reply."""
     calls: dict[int, dict[str, Any]] = {}
-    for piece in _call_pieces(chunks, choice):
+    for piece in call_pieces(chunks, choice):
         call = calls.setdefault(piece.index, {"id": "", "type": None, "function": {"name": "", "arguments": ""}})
         call["id"] += piece.id or ""
         call["type"] = piece.type or call["type"]
@@ -127,6 +127,11 @@ def joined_calls(chunks: list[Chunk], choice: int = 0) -> list[ToolCall]:
     return [ToolCall.model_validate(calls[index]) for index in sorted(calls)]
 
 
+def call_pieces(chunks: list[Chunk], choice: int = 0) -> list[ToolCallDelta]:
+    """The pieces of a stream's tool calls, in order."""
+    return [piece for delta in _deltas(chunks, choice) for piece in delta.tool_calls or ()]
+
+
 def joined_text(chunks: list[Chunk], choice: int = 0) -> str:
     """The text that a stream's pieces make together."""
     return "".join(delta.content or "" for delta in _deltas(chunks, choice))
@@ -134,7 +139,3 @@ def joined_text(chunks: list[Chunk], choice: int = 0) -> str:
 
 def _deltas(chunks: list[Chunk], choice: int) -> list[Delta]:
     return [found.delta for chunk in chunks for found in chunk.choices if found.index == choice]
-
-
-def _call_pieces(chunks: list[Chunk], choice: int) -> list[ToolCallDelta]:
-    return [piece for delta in _deltas(chunks, choice) for piece in delta.tool_calls or ()]

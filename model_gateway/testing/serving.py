@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import aiohttp
@@ -96,9 +97,7 @@ class Served(ABC):
     keeps_time: ClassVar[bool] = True
 
     @abstractmethod
-    def serve(
-        self, scenario: Scenario, settings: ProviderSettings
-    ) -> AbstractAsyncContextManager[ProviderInterface]:
+    def serve(self, scenario: Scenario, settings: ProviderSettings) -> AbstractAsyncContextManager[ProviderInterface]:
         """A provider in a scenario. It is closed by the check; the server ends with the context.
 
         Args:
@@ -120,16 +119,15 @@ class Served(ABC):
             if self.requests() is None:
                 await asyncio.sleep(_ARRIVAL_SECONDS)
                 return
-            while not self.requests():
+            while not self.requests():  # noqa: ASYNC110 - whose server it is, and what it can signal, is not known
                 await asyncio.sleep(_POLL_SECONDS)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Leave out the checks of which no scenario is left: pytest passes over what can't be called."""
         super().__init_subclass__(**options)
         for name in dir(cls):
-            check = getattr(cls, name)
-            wanted = getattr(check, "over", None)
-            if wanted and not (cls._possible(wanted) and (cls.keeps_time or not check.timed)):
+            check: Any = getattr(cls, name, None)
+            if hasattr(check, "over") and not (cls._possible(check.over) and (cls.keeps_time or not check.timed)):
                 setattr(cls, name, None)
 
     @classmethod
@@ -146,9 +144,8 @@ class Served(ABC):
     async def served(self, scenario: Scenario, **settings: Any) -> AsyncIterator[ProviderInterface]:
         """A provider in a scenario, with a session as the gateway shares it, closed at the end."""
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            given = {"name": "conformance", "engine": self.model, "api_key": KEY, "timeout": CALL_SECONDS}
-            given = {**given, "http": session, **settings}
-            async with self.serve(scenario, ProviderSettings(**given)) as provider:
+            given = ProviderSettings("conformance", engine=self.model, api_key=KEY, timeout=CALL_SECONDS, http=session)
+            async with self.serve(scenario, replace(given, **settings)) as provider:
                 try:
                     yield provider
                 finally:

@@ -26,6 +26,7 @@ models:
 defaults: {{demo: echo}}
 agents: {{test: {{secret_env: AGENT_TEST_SECRET}}}}
 worker: {{lease_seconds: 1}}
+routing: {{retries: 0, breaker: {{enabled: false}}}}
 """
 
 

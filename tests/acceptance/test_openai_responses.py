@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import openai as sdk
 import orjson
@@ -140,7 +141,12 @@ async def test_tools_pass_both_ways(openai, upstream, journal):
     upstream.next(Behaviour(body=completion({"content": "let me see", "tool_calls": [CALL]}, "tool_calls")))
     reply = await openai.responses.create(model="paid", input=first, tools=[TOOL])
     call = reply.output[1]
-    assert (call.type, call.call_id, call.name, call.arguments) == ("function_call", "call_1", "weather", '{"city":"Ulm"}')
+    assert (call.type, call.call_id, call.name, call.arguments) == (
+        "function_call",
+        "call_1",
+        "weather",
+        '{"city":"Ulm"}',
+    )
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "sun"}
     await openai.responses.create(model="paid", input=[*first, *reply.output, result], tools=[TOOL])
     assert journal.calls[1].json["messages"] == [
@@ -159,7 +165,11 @@ async def test_structured_output_works(openai, upstream, journal):
     reply = await openai.responses.parse(model="paid", input="a number", text_format=Answer)
     assert reply.output_parsed == Answer(number=42)
     asked = journal.calls[0].json["response_format"]
-    assert (asked["type"], asked["json_schema"]["name"], asked["json_schema"]["strict"]) == ("json_schema", "Answer", True)
+    assert (asked["type"], asked["json_schema"]["name"], asked["json_schema"]["strict"]) == (
+        "json_schema",
+        "Answer",
+        True,
+    )
 
 
 async def test_reasoning_is_told_and_comes_back(openai, upstream, journal):
@@ -231,7 +241,10 @@ async def test_a_stream_is_signed_over_every_event_and_each_has_its_name(http, m
 async def test_tools_and_reasoning_are_streamed(openai, upstream):
     begin = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
     other = {"index": 1, "id": "call_2", "type": "function", "function": {"name": "weather", "arguments": '{"city"'}}
-    more = [{"index": 0, "function": {"arguments": '{"city":"Ulm"}'}}, {"index": 1, "function": {"arguments": ':"Bonn"}'}}]
+    more = [
+        {"index": 0, "function": {"arguments": '{"city":"Ulm"}'}},
+        {"index": 1, "function": {"arguments": ':"Bonn"}'}},
+    ]
     deltas = [{"reasoning_content": "hm"}, *({"tool_calls": [call]} for call in (begin, other, *more))]
     upstream.next(Behaviour(events=chunks(*deltas, finish="tool_calls")))
     async with openai.responses.stream(model="paid", input="weather?", tools=[TOOL]) as stream:
@@ -263,14 +276,31 @@ async def test_a_stream_that_is_cut_by_its_bound_ends_incomplete(openai, model):
 
 # errors
 
+CUT = Behaviour(hold_at=6, cut_at=6)
+"""Cut in the middle, once the client has seen the beginning and lets it go on."""
+
+CLOSED = {"Connection": "close"}
+"""The gateway closes a connection whose stream broke: no other test is to be the one that finds out."""
+
+
+@contextmanager
+def cutting(upstream):
+    try:
+        yield
+    finally:
+        upstream.hold()
+
 
 @pytest.mark.parametrize("model", ["paid", "native"])
 async def test_a_stream_that_is_cut_raises_the_sdks_own_error(openai, house, upstream, model):
-    upstream.next(Behaviour(cut_at=6))
+    upstream.next(CUT)
     seen = []
-    with pytest.raises(sdk.APIError) as caught:
-        async for event in await openai.responses.create(model=model, input="hello there", stream=True):
-            seen.append(event.type)  # noqa: PERF401 - the loop raises
+    with cutting(upstream), pytest.raises(sdk.APIError) as caught:
+        async for event in await openai.responses.create(
+            model=model, input="hello there", stream=True, extra_headers=CLOSED
+        ):
+            seen.append(event.type)
+            upstream.release()
     assert caught.value.code == "upstream_truncated"
     assert "response.created" in seen
     assert not {"response.completed", "response.incomplete", "response.failed"} & set(seen)
@@ -279,11 +309,15 @@ async def test_a_stream_that_is_cut_raises_the_sdks_own_error(openai, house, ups
 
 @pytest.mark.parametrize("model", ["paid", "native"])
 async def test_a_stream_that_is_cut_ends_with_a_signed_error_event(http, upstream, model):
-    upstream.next(Behaviour(cut_at=6))
+    upstream.next(CUT)
     sent = orjson.dumps({"model": model, "input": "hello there", "stream": True})
-    async with http.post("/v1/responses", data=sent) as answer:
-        assert answer.status == 200
-        lines = (await answer.read()).splitlines()
+    lines = []
+    with cutting(upstream):
+        async with http.post("/v1/responses", data=sent, headers=CLOSED) as answer:
+            assert answer.status == 200
+            async for line in answer.content:
+                lines.append(line.strip())
+                upstream.release()
     data = [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: ")]
     last = orjson.loads(data[-1])
     assert b"event: error" in lines
@@ -335,9 +369,9 @@ async def test_what_can_not_be_served_raises_the_sdks_own_error_and_reaches_nobo
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["paid", "native"])
-async def test_a_rate_limit_raises_the_sdks_own_error(openai, upstream, model, stream):
-    body = b'{"error":{"message":"slow down"}}'
-    upstream.next(*[Behaviour(status=429, headers={"Retry-After": "7"}, body=body)] * 3)
-    with pytest.raises(sdk.RateLimitError) as caught:
+async def test_what_the_provider_rejects_raises_the_sdks_own_error(openai, house, upstream, model, stream):
+    upstream.next(Behaviour(status=400, body=b'{"error":{"message":"no such thing","param":"input"}}'))
+    with pytest.raises(sdk.BadRequestError, match="no such thing") as caught:
         await openai.responses.create(model=model, input="x", stream=stream)
-    assert caught.value.code == "rate_limit_exceeded"
+    assert (caught.value.code, caught.value.param) == ("upstream_rejected", "input")
+    await check_idle(house.redis, LIMIT)

@@ -44,7 +44,9 @@ class Taken:
 
     async def error(self, error: GatewayError) -> bytes:
         data = seal_text(error.json(), KEYRING)
-        extra = {} if error.retry_after is None else {"retry_after": str(error.retry_after)}
+        extra = {"code": error.code}
+        if error.retry_after is not None:
+            extra["retry_after"] = str(error.retry_after)
         await self._write("error", data, status=str(error.status), end="1", usd_nano="0", **extra)
         return data
 

@@ -160,6 +160,7 @@ async def test_a_stream_that_came_to_its_end_is_not_cancelled(api, worker):
 SHORT = """
 models: {echo: {provider: echo, free: true, timeout: 0.2, queue_timeout: 0.1}}
 worker: {lease_seconds: 0.1}
+routing: {retries: 0}
 """
 
 

@@ -206,48 +206,6 @@ def test_an_output_bound_beyond_the_models_is_refused(name: str) -> None:
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_value", name)
 
 
-# -- what changes the price
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"service_tier": "priority"}, "service_tier"),
-        ({"service_tier": "auto"}, "service_tier"),
-        ({"web_search_options": {}}, "web_search_options"),
-        ({"audio": {"voice": "alloy"}}, "audio"),
-        ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
-        ({"tools": [{"type": "function"}, {"type": "web_search"}]}, "tools[1].type"),
-        ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
-    ],
-)
-def test_a_field_that_changes_the_price_is_refused(fields: dict[str, Any], param: str) -> None:
-    assert refused(fields) == ("unsupported_parameter", param)
-
-
-@pytest.mark.parametrize("kind", ["input_audio", "audio_url", "file", "input_file", "video_url"])
-def test_a_part_that_no_row_prices_is_refused(kind: str) -> None:
-    content = [{"type": "text", "text": "hi"}, {"type": kind}]
-    fields = {"messages": [*HELLO, {"role": "user", "content": content}]}
-    assert refused(fields) == ("unsupported_parameter", "messages[1].content[1].type")
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"service_tier": "default"},
-        {"service_tier": None},
-        {"modalities": ["text"]},
-        {"web_search_options": None},
-        {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom"}]},
-        {"tools": None},
-    ],
-)
-def test_the_values_that_change_no_price_pass(fields: dict[str, Any]) -> None:
-    assert chat(**fields).payload == {"messages": HELLO} | fields
-
-
 # -- what the gateway takes out of a request
 
 

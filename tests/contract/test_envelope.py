@@ -201,7 +201,7 @@ def test_an_entry_that_does_not_verify_gets_no_error_reply(fields: Fields) -> No
     ("field", "value"),
     [
         ("v", b"2"),
-        ("op", b"embeddings"),
+        ("op", b"images"),
         ("op", b""),
         ("ts", b""),
         ("ts", b"-1"),

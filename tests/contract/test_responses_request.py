@@ -227,12 +227,12 @@ def test_what_changes_the_price_or_has_no_bound_is_refused(fields: dict[str, Any
 
 @pytest.mark.parametrize(
     ("given", "tier"),
-    [(None, ""), ("auto", ""), ("default", ""), ("flex", "flex"), ("priority", "priority"), ("fast", "priority")],
+    [(None, ""), ("auto", "auto"), ("default", ""), ("flex", "flex"), ("priority", "priority"), ("fast", "priority")],
 )
 def test_a_service_tier_is_one_that_the_model_prices(given: str | None, tier: str) -> None:
     request = ask(service_tier=given)
     assert request.service_tier == tier
-    check_for(request, ModelRow(provider="echo", service_tiers={"flex": "0.5", "priority": "2"}))
+    check_for(request, ModelRow(provider="echo", service_tiers={"flex": "0.5", "priority": "2", "auto": "2"}))
     if tier:
         with pytest.raises(GatewayError) as caught:
             check_for(request, ROW)

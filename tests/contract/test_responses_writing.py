@@ -34,7 +34,7 @@ ENCRYPTED = ["reasoning.encrypted_content"]
 def writer(**fields: Any) -> ResponsesWriter:
     ticks: Iterator[int] = iter(range(1_000, 2_000))
     payload = parse_responses(json.dumps({"input": "hi"} | fields).encode()).payload
-    return ResponsesWriter(payload, "mine", lambda: next(ticks))
+    return ResponsesWriter(payload, "mine", clock=lambda: next(ticks))
 
 
 def whole(message: dict[str, Any], finish: str = "stop", of: ResponsesWriter | None = None, **choice: Any) -> Any:
@@ -206,7 +206,9 @@ def test_reasoning_is_sealed_for_who_asks_to_send_it_back() -> None:
 def test_what_a_response_says_can_be_the_input_of_the_next() -> None:
     block = {"type": "redacted_thinking", "data": "x"}
     function = {"name": "f", "arguments": "{}"}
-    said = {"thinking_blocks": [block], "content": "so", "tool_calls": [{"id": "c1", "function": function}]}
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    call = {"id": "c1", "function": function, **signed}
+    said = {"thinking_blocks": [block], "content": "so", "tool_calls": [call], **signed}
     output = whole(said, "tool_calls", of=writer(include=ENCRYPTED))["output"]
     again = parse_responses(json.dumps({"input": output}).encode()).to_chat()
     assert again.messages == [
@@ -214,7 +216,8 @@ def test_what_a_response_says_can_be_the_input_of_the_next() -> None:
             "role": "assistant",
             "thinking_blocks": [block],
             "content": "so",
-            "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+            "tool_calls": [{"id": "c1", "type": "function", "function": function, **signed}],
+            **signed,
         }
     ]
 
@@ -255,6 +258,13 @@ def test_how_it_ended_is_told(finish: str, status: str, details: Any) -> None:
 def test_an_answer_of_nothing_is_an_empty_message() -> None:
     assert without_ids(whole({"content": None})["output"]) == [text("")]
     assert without_ids(streamed(chunk({}, "stop"))[-1]["response"]["output"]) == [text("")]
+
+
+def test_usage_is_read_as_the_provider_tells_it() -> None:
+    request = parse_responses(b'{"input":"hi"}')
+    reply = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "tokens": 5}
+    made = request.chat_writer("mine", lambda members: Usage(input=members["tokens"], output=1))
+    assert orjson.loads(made.reply(reply, b""))["usage"]["total_tokens"] == 6
 
 
 def test_without_usage_there_is_none() -> None:
@@ -395,7 +405,12 @@ def test_parallel_calls_are_open_side_by_side() -> None:
         "completed",
     ]
     deltas = [event for event in events if event["type"] == "response.function_call_arguments.delta"]
-    assert [(event["output_index"], event["delta"]) for event in deltas] == [(2, "{"), (1, '{"a":'), (2, "}"), (1, "1}")]
+    assert [(event["output_index"], event["delta"]) for event in deltas] == [
+        (2, "{"),
+        (1, '{"a":'),
+        (2, "}"),
+        (1, "1}"),
+    ]
     output = events[-1]["response"]["output"]
     assert [(item["call_id"], item["arguments"]) for item in output[1:]] == [("c1", '{"a":1}'), ("c2", "{}")]
     assert {event["item_id"] for event in deltas} == {item["id"] for item in output[1:]}
@@ -408,7 +423,10 @@ def test_calls_without_numbers_come_one_after_the_other() -> None:
         chunk(call(None, name="g", call_id="c2", arguments="[]")),
         chunk({}, "tool_calls"),
     )
-    assert [(item["name"], item["arguments"]) for item in events[-1]["response"]["output"]] == [("f", "{}"), ("g", "[]")]
+    assert [(item["name"], item["arguments"]) for item in events[-1]["response"]["output"]] == [
+        ("f", "{}"),
+        ("g", "[]"),
+    ]
 
 
 def test_a_custom_tools_input_is_streamed() -> None:

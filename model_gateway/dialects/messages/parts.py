@@ -18,7 +18,7 @@ _IMAGE: Final = frozenset({"type", "source", "transformations", "cache_control"}
 _DOCUMENT: Final = frozenset({"type", "source", "title", "context", "citations", "cache_control"})
 _SEARCH_RESULT: Final = frozenset({"type", "source", "title", "content", "citations", "cache_control"})
 _DATA: Final = frozenset({"type", "media_type", "data"})
-_NO_TRANSFORMATION: Final = (None, {}, {"oversized_image": "downsize"})
+_NO_TRANSFORMATION: Final[tuple[Any, ...]] = (None, {}, {"oversized_image": "downsize"})
 
 
 def parts(content: Any, path: str) -> list[JSON]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from model_gateway.dialects.answers import PassOn, Reader, Writer
-from model_gateway.dialects.chat import ChatRequest
+from model_gateway.dialects.chat import ChatRequest, ChatUsage
 from model_gateway.dialects.messages import content
 from model_gateway.dialects.messages.reading import CountReader, MessagesReader
 from model_gateway.dialects.messages.to_chat import chat_payload
@@ -170,9 +170,9 @@ class MessagesRequest(Request):
         return PassOn(dropped=("ping",))
 
     @override
-    def chat_writer(self, model: str) -> Writer:
+    def chat_writer(self, model: str, usage_of: ChatUsage) -> Writer:
         shown = (self.payload.get("thinking") or {}).get("display") != "omitted"
-        return MessageWriter(model, show_thinking=shown)
+        return MessageWriter(model, show_thinking=shown, usage_of=usage_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

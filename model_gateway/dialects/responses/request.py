@@ -10,8 +10,8 @@ import orjson
 from typing_extensions import override
 
 from model_gateway.dialects.answers import PassOn, Reader, Writer
-from model_gateway.dialects.chat import ChatRequest
-from model_gateway.dialects.request import Attachments, Request, refuse_fields
+from model_gateway.dialects.chat import ChatRequest, ChatUsage
+from model_gateway.dialects.request import Attachments, Request, openai_tier, refuse_fields
 from model_gateway.dialects.responses.body import ITEMS, PARTS, TAGS, Body, item_kind
 from model_gateway.dialects.responses.reading import ResponsesReader
 from model_gateway.dialects.responses.to_chat import chat_payload
@@ -24,10 +24,6 @@ _STATEFUL: Final[Mapping[str, str]] = dict.fromkeys(
     ("previous_response_id", "conversation", "prompt", "background", "background_options", "store"), _KEEPS_NONE
 )
 """Fields that need something kept from one request to the next."""
-
-_FREE_TIERS: Final = frozenset({None, "auto", "default"})
-_TIERS: Final[Mapping[str, str]] = {"fast": "priority"}
-"""Tiers by another name: what answers ``fast`` says, and charges, ``priority``."""
 
 _FREE_TTLS: Final = (None, "30m")
 
@@ -83,8 +79,8 @@ class ResponsesRequest(Request):
         return PassOn()
 
     @override
-    def chat_writer(self, model: str) -> Writer:
-        return ResponsesWriter(self.payload, model)
+    def chat_writer(self, model: str, usage_of: ChatUsage) -> Writer:
+        return ResponsesWriter(self.payload, model, usage_of)
 
 
 def parse_responses(body: bytes, *, max_choices: int = 16) -> ResponsesRequest:
@@ -97,7 +93,6 @@ def parse_responses(body: bytes, *, max_choices: int = 16) -> ResponsesRequest:
     _refuse_state(payload)
     _refuse_unpriced(payload)
     _refuse_unbounded(payload)
-    tier = checked.service_tier
     return ResponsesRequest(
         payload=payload,
         model=checked.model or "",
@@ -105,7 +100,7 @@ def parse_responses(body: bytes, *, max_choices: int = 16) -> ResponsesRequest:
         output_bound=checked.max_output_tokens,
         bound_param="max_output_tokens",
         attachments=sum((_attachment(part) for _, part in _parts(payload)), Attachments()),
-        service_tier="" if tier in _FREE_TIERS else _TIERS.get(str(tier), str(tier)),
+        service_tier=openai_tier(checked.service_tier),
         priced={f"{path}.type": "audio_input_cost" for path, part in _parts(payload) if part["type"] == "input_audio"},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 from model_gateway.dialects.responses.output import CALL_KINDS, CallItem, Item, MessageItem, ReasoningItem
+from model_gateway.dialects.responses.turns import EXTRA
 from model_gateway.errors import GatewayError
 
 JSON = dict[str, Any]
@@ -56,6 +57,8 @@ class Output:
         if refusal:
             message = yield from self._message()
             yield from message.refuse(refusal)
+        if isinstance(self._open, MessageItem):
+            self._open.item |= _extra(said)
         for part in _objects(said.get("tool_calls")):
             yield from self._called(part)
 
@@ -101,8 +104,7 @@ class Output:
             if not name:
                 raise _invalid("a tool call without a name")
             yield from self._end("completed")
-            extra = {member: part[member] for member in ("extra_content",) if part.get(member) is not None}
-            call = CallItem(len(self.items), CALL_KINDS[kind], _text(part, "id"), name, extra)
+            call = CallItem(len(self.items), CALL_KINDS[kind], _text(part, "id"), name, _extra(part))
             self._calls[index] = call
             yield from self._begin(call)
         yield from self._calls[index].add(_text(function, "input" if kind == "custom" else "arguments"))
@@ -125,6 +127,11 @@ def _text(said: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise _invalid(f"a message whose {name} is no text")
     return value
+
+
+def _extra(holder: Mapping[str, Any]) -> JSON:
+    """What some vendors want back with a text or a call, where they signed it (Google); it goes out as it came."""
+    return {EXTRA: holder[EXTRA]} if holder.get(EXTRA) is not None else {}
 
 
 def _objects(value: Any) -> list[JSON]:

@@ -24,8 +24,8 @@ JSON = dict[str, Any]
 
 _NAMES: Final = frozenset({"type", "id", "status"})
 _CALLER: Final = frozenset({"caller", "async"})
-_EXTRA: Final = "extra_content"
-"""A member of a call that some providers want back (Google's signature of a thought), as it came."""
+EXTRA: Final = "extra_content"
+"""A member of a text or a call that some vendors want back as it came: Google's signature of what led to it."""
 
 
 def messages_of(payload: Mapping[str, Any]) -> list[JSON]:
@@ -68,14 +68,14 @@ class _Turns:
         for name, value in members.items():
             self._thoughts[name] = self._thoughts[name] + value if name in self._thoughts else value
 
-    def said(self, content: Any) -> None:
+    def said(self, content: Any, extra: JSON) -> None:
         """A message of the model; after its calls it joins them, as nothing may come between them and their results."""
         if self._open is not None and self._open["content"] is not None:
             if "tool_calls" in self._open:
-                self._open["content"] = _as_parts(self._open["content"]) + _as_parts(content)
+                self._open |= {"content": _as_parts(self._open["content"]) + _as_parts(content), **extra}
                 return
             self._close()
-        self._turn()["content"] = content
+        self._open = self._turn() | {"content": content, **extra}
 
     def called(self, call: JSON) -> None:
         """A call of the model."""
@@ -108,20 +108,24 @@ def _as_parts(content: Any) -> list[JSON]:
 
 
 def _message(turns: _Turns, item: JSON, path: str) -> None:
-    only(item, _NAMES | {"role", "content"}, path)
     content = _content(item["content"], f"{path}.content")
     if item["role"] == "assistant":
-        turns.said(content)
+        only(item, _NAMES | {"role", "content", EXTRA}, path)
+        turns.said(content, _extra(item))
     else:
+        only(item, _NAMES | {"role", "content"}, path)
         turns.other({"role": item["role"], "content": content})
+
+
+def _extra(item: JSON) -> JSON:
+    return {EXTRA: item[EXTRA]} if item.get(EXTRA) is not None else {}
 
 
 def _function_call(turns: _Turns, item: JSON, path: str) -> None:
     _refuse_caller(item, path)
-    only(item, _NAMES | _CALLER | {"call_id", "name", "arguments", "namespace", _EXTRA}, path)
+    only(item, _NAMES | _CALLER | {"call_id", "name", "arguments", "namespace", EXTRA}, path)
     function = {"name": item["name"], "arguments": item["arguments"]}
-    extra = {_EXTRA: item[_EXTRA]} if item.get(_EXTRA) is not None else {}
-    turns.called({"id": item["call_id"], "type": "function", "function": function, **extra})
+    turns.called({"id": item["call_id"], "type": "function", "function": function, **_extra(item)})
 
 
 def _custom_call(turns: _Turns, item: JSON, path: str) -> None:

@@ -10,12 +10,11 @@ import orjson
 from typing_extensions import override
 
 from model_gateway.dialects.answers import Piece, Writer, named
-from model_gateway.dialects.chat import choices_of
+from model_gateway.dialects.chat import ChatUsage, chat_usage, choices_of
 from model_gateway.dialects.responses.envelope import ended, new_response, status_of, usage_of
 from model_gateway.dialects.responses.telling import Output
 from model_gateway.dialects.responses.to_chat import ENCRYPTED, included
 from model_gateway.errors import GatewayError
-from model_gateway.money import usage_from_openai
 
 JSON = dict[str, Any]
 
@@ -26,10 +25,18 @@ class ResponsesWriter(Writer):
     Args:
         payload: the request's body.
         model: the name that the response gives.
+        usage_of: tokens by kind out of a completion or a chunk of this provider's.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, payload: Mapping[str, Any], model: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        payload: Mapping[str, Any],
+        model: str,
+        usage_of: ChatUsage = chat_usage,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._usage_of = usage_of
         self._clock = clock
         self._response = new_response(payload, model, int(clock()))
         self._output = Output(sealed=included(payload, ENCRYPTED))
@@ -65,7 +72,7 @@ class ResponsesWriter(Writer):
 
     def _told(self, parsed: JSON, member: str) -> Iterator[JSON]:
         """The events of a completion or a chunk, whose choice says what it says in ``member``."""
-        usage = usage_from_openai(parsed.get("usage"))
+        usage = self._usage_of(parsed)
         if usage is not None:
             self._response["usage"] = usage_of(usage)
         if isinstance(parsed.get("service_tier"), str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,6 +12,26 @@ _IMAGE: Final = frozenset({"url", "detail"})
 _FILE: Final = frozenset({"file_data", "filename"})
 _AUDIO: Final = frozenset({"data", "format"})
 _SOUNDS: Final[Mapping[str, str]] = {"wav": "audio/wav", "mp3": "audio/mp3"}
+_KINDS: Final[Mapping[str, str]] = {
+    "csv": "text/csv",
+    "gif": "image/gif",
+    "heic": "image/heic",
+    "heif": "image/heif",
+    "html": "text/html",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "md": "text/md",
+    "mp3": "audio/mp3",
+    "mp4": "video/mp4",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "txt": "text/plain",
+    "wav": "audio/wav",
+    "webp": "image/webp",
+    "xml": "text/xml",
+}
+"""Media types by a name's ending, for what comes without one."""
+
 _WEB: Final = ("http://", "https://")
 _NO_DETAIL: Final = (None, "auto")
 
@@ -68,8 +87,8 @@ def _image(value: Any, path: str, terms: Terms) -> list[JSON]:
     url: str = value["url"]
     if not url.startswith(_WEB):
         return [_inline(url, f"{path}.url")]
-    kind, _ = mimetypes.guess_type(urlsplit(url).path)
-    if kind is None:
+    kind = _kind(urlsplit(url).path)
+    if not kind:
         terms.refuse(f"{path}.url", "must tell the kind of the image (end in .png or the like), or be a data URL")
         return []
     return [{"fileData": {"mimeType": kind, "fileUri": url}}]
@@ -85,7 +104,7 @@ def _file(value: Any, path: str, terms: Terms) -> list[JSON]:
     terms.only(value, _FILE, path)
     data = value.get("file_data")
     if isinstance(data, str) and data and not data.startswith("data:"):
-        kind, _ = mimetypes.guess_type(str(value.get("filename") or ""))
+        kind = _kind(str(value.get("filename")))
         data = f"data:{kind};base64,{data}" if kind else data
     return [_inline(data, f"{path}.file_data")]
 
@@ -98,6 +117,11 @@ def _audio(value: Any, path: str, terms: Terms) -> list[JSON]:
     if kind is None:
         raise wrong(f"{path}.format", f"must be one of {', '.join(_SOUNDS)}")
     return [{"inlineData": {"mimeType": kind, "data": value["data"]}}]
+
+
+def _kind(name: str) -> str:
+    """The media type that a name tells; empty where it tells none."""
+    return _KINDS.get(name.rpartition(".")[2].lower(), "")
 
 
 def _inline(url: Any, path: str) -> JSON:
