@@ -10,6 +10,7 @@ from gateway_worker.deployments import Deployment
 from model_gateway.dialects import EmbeddingsRequest, Request
 from model_gateway.dialects.answers import Reader, Writer
 from model_gateway.dialects.chat import ChatReader
+from model_gateway.dialects.dropping import chat_of
 from model_gateway.errors import GatewayError
 from model_gateway.providers import JSONObject
 
@@ -76,7 +77,7 @@ def _counted_here(request: Request, deployment: Deployment) -> Dialogue:
 
 
 def _by_chat(request: Request, deployment: Deployment) -> Dialogue:
-    chat = request.to_chat()
+    chat = chat_of(request, drop_params=deployment.row.drop_params)
     provider, engine, fields = deployment.provider, deployment.engine, deployment.fields(chat)
     return Dialogue(
         lambda: provider.complete(chat.messages, engine, **fields),

@@ -8,10 +8,11 @@
 -- returns: {'admitted', attempt, window} | {'gated', reason, wait_ms} | {'refused'} (budget) | {'cancelled'}
 --   {'stale'} | {'missing'} (settle judges)
 
+-- The reservation's token decides: an agent may write its own record, but not the ledger.
 local held = reservation()
-if held and held.token ~= a.token or rec.token and rec.token ~= a.token then
+if held and held.token ~= a.token then
   return { 'stale' }
-elseif not held or rec.state ~= 'running' then
+elseif not held or rec.state ~= 'running' or rec.token ~= a.token then
   return { 'missing' }
 elseif tonumber(held.attempt) == tonumber(a.attempt) + 1 then
   return { 'admitted', tonumber(held.attempt), held.window } -- carried out, and its answer lost

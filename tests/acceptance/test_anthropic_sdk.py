@@ -115,7 +115,8 @@ async def final_of(client, **fields):
 async def raw_events(http, **fields):
     """A stream's events as they come over the wire: names and data; the body that asked, and the headers."""
     body = orjson.dumps({"max_tokens": 50, "messages": HELLO, "stream": True, **fields})
-    async with http.post("/v1/messages", data=body) as answer:
+    # A stream that failed closes its connection: none is kept for the next request.
+    async with http.post("/v1/messages", data=body, headers={"Connection": "close"}) as answer:
         assert answer.status == 200
         found = []
         for event in (await answer.read()).split(b"\n\n")[:-1]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anthropic
 import orjson
 import pytest
 from anthropic import AsyncAnthropic
 
-from model_gateway.dialects import DIALECTS
+from gateway_worker.call import Binding, error_entry
 from model_gateway.errors import GatewayError
-from tests.api.stream_worker import ADMIN_TOKEN
+from model_gateway.signing import sha256_hex
+from tests.api.stream_worker import ADMIN_TOKEN, KEYRING, KEYS
 from tests.api.test_http_refusals import raw
 
 ASK = {"model": "echo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
@@ -91,22 +94,46 @@ async def test_other_paths_keep_openais_words(api):
         assert (await answer.json())["error"]["code"] == "not_found"
 
 
-async def test_the_body_and_its_operation_reach_the_worker_as_they_were_sent(api, worker):
-    async with AsyncAnthropic(base_url=api.url(""), api_key=ADMIN_TOKEN, max_retries=0) as client:
-        with pytest.raises(anthropic.RateLimitError):
-            await _refused(client.messages.create(**ASK), worker, "messages")
-        with pytest.raises(anthropic.RateLimitError):
-            counted = {name: ASK[name] for name in ("model", "messages")}
-            await _refused(client.messages.count_tokens(**counted), worker, "count_tokens")
-
-
-async def _refused(asking, worker, operation):
-    """What a request comes to that its worker refuses."""
-    import asyncio
-
-    running = asyncio.ensure_future(asking)
+@pytest.mark.parametrize(("path", "operation"), [(PATHS[0], "messages"), (PATHS[1], "count_tokens")])
+async def test_the_body_reaches_the_worker_as_it_was_sent(api, worker, path, operation):
+    body = orjson.dumps(ASK)
+    asking = asyncio.create_task(api.call("POST", path, data=body))
     taken = await worker.take()
-    assert taken.envelope.operation == operation
-    assert taken.body["messages"] == ASK["messages"]
-    await taken.error(GatewayError("rate_limit_exceeded", "later"))
-    await running
+    assert (taken.envelope.operation, taken.envelope.body, taken.envelope.model) == (operation, body, "echo")
+    await taken.reply()
+    assert (await asking).status == 200
+
+
+async def test_a_silent_stream_is_kept_alive_by_pings_and_ends_without_a_mark(start, worker):
+    async with start(silence_seconds=0.05) as api, await api.open({**ASK, "stream": True}, PATHS[0]) as response:
+        taken = await worker.take()
+        pings = [await response.content.readuntil(b"\n\n") for _ in range(2)]
+        last = await taken.chunk("at last", final=True)
+        rest = await response.content.read()
+    assert pings == [PING] * 2
+    assert rest.endswith(b"data: %b\n\n" % last)
+
+
+async def fail(taken, error):
+    """Answer with an error, as a worker does."""
+    envelope = taken.envelope
+    binding = Binding(KEYRING, envelope.request_id, sha256_hex(envelope.body), envelope.operation)
+    entry = error_entry(error, binding)
+    flat = iter(entry.fields(envelope.request_id))
+    fields = dict(zip(flat, flat, strict=True))
+    await taken.redis.xadd(KEYS.replies(envelope.sender), {**fields, "data": entry.data})
+
+
+async def test_an_error_after_a_ping_is_raised_by_the_sdk(start, worker):
+    async with (
+        start(silence_seconds=0.05) as api,
+        AsyncAnthropic(base_url=api.url(""), api_key=ADMIN_TOKEN, max_retries=0) as client,
+    ):
+        asking = asyncio.create_task(client.messages.create(**ASK, stream=True))
+        taken = await worker.take()
+        stream = await asking  # the header is sent with the first ping
+        await fail(taken, GatewayError("upstream_error", "it broke"))
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            async for _ in stream:
+                pass
+    assert (caught.value.type, caught.value.error_code) == ("api_error", "upstream_error")

@@ -301,7 +301,6 @@ def test_there_is_nothing_to_choose_without_tools() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"max_tokens": 0}, "max_tokens"),
         ({"top_k": 4}, "top_k"),
         ({"new_knob": 0}, "new_knob"),
         ({"diagnostics": {"previous_message_id": "m"}}, "diagnostics"),
@@ -358,6 +357,7 @@ def test_what_a_chat_cannot_say_is_refused_with_its_path(fields: dict[str, Any],
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"max_tokens": 0}, "max_tokens"),
         ({"tools": [{"name": "f"}]}, "tools[0]"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),

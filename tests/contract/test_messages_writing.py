@@ -228,6 +228,12 @@ def test_what_is_no_message_is_a_bad_answer(reply: dict[str, Any]) -> None:
     assert caught.value.billed
 
 
+def test_arguments_that_the_output_bound_cut_are_told_as_far_as_they_go() -> None:
+    cut = begun(0, '{"city":"Ulm","days":[1,2,')
+    assert whole(cut, "length")["content"] == [block(0, {"city": "Ulm", "days": [1, 2]})]
+    assert whole(begun(0, "{"), "length")["content"] == [block(0, {})]
+
+
 # -- streamed
 
 

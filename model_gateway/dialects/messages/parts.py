@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from model_gateway.dialects.messages.content import JSON, blocks_in
-from model_gateway.dialects.messages.refusing import CANT, only, wrong
+from model_gateway.dialects.refusing import CANT, only, wrong
 from model_gateway.dialects.strict_json import unsupported
 
 _TEXT: Final = frozenset({"type", "text", "citations", "cache_control"})

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from model_gateway.dialects.messages.content import JSON
-from model_gateway.dialects.messages.refusing import CANT, only, wrong
 from model_gateway.dialects.messages.turns import conversation
+from model_gateway.dialects.refusing import CANT, only, wrong
 from model_gateway.dialects.strict_json import unsupported
 
 _TOOL: Final = frozenset(
@@ -46,7 +46,8 @@ def chat_payload(payload: Mapping[str, Any]) -> JSON:
 
 def _bound(payload: Mapping[str, Any]) -> JSON:
     if payload["max_tokens"] == 0:
-        raise unsupported("max_tokens", f"of 0, to fill the cache only, {CANT}")
+        # No field that could be left out instead: that would ask for an answer.
+        raise wrong("max_tokens", f"of 0, to fill the cache only, {CANT}")
     return {}
 
 

@@ -18,7 +18,7 @@ import orjson
 
 from model_gateway.dialects.messages.content import JSON, blocks_in
 from model_gateway.dialects.messages.parts import block_parts, parts, plain, text_of
-from model_gateway.dialects.messages.refusing import CANT, only, wrong
+from model_gateway.dialects.refusing import CANT, only, wrong
 from model_gateway.dialects.strict_json import unsupported
 
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})

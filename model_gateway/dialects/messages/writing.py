@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+import jiter
 import orjson
 from typing_extensions import override
 
@@ -68,7 +69,7 @@ class MessageWriter(Writer):
             raise invalid("a completion without a message")
         self._usage = self._usage_of(parsed)
         self._finish = str(choice.get("finish_reason") or "")
-        content = _gathered([*self._deltas(message), *self._blocks.end()])
+        content = _gathered([*self._deltas(message), *self._blocks.end()], cut=self._finish == "length")
         return orjson.dumps(self._message(parsed, content, self._stop_reason()))
 
     @override
@@ -144,8 +145,8 @@ class MessageWriter(Writer):
         yield from self._blocks.call(number, _text(function, "name"), _text(call, "id"), _text(function, "arguments"))
 
 
-def _gathered(events: Iterable[JSON]) -> list[JSON]:
-    """The blocks that events make, as a client puts them together."""
+def _gathered(events: Iterable[JSON], *, cut: bool) -> list[JSON]:
+    """The blocks that events make, as a client puts them together; ``cut``: the output bound came before their end."""
     blocks: list[JSON] = []
     for event in events:
         match event["type"]:
@@ -154,15 +155,16 @@ def _gathered(events: Iterable[JSON]) -> list[JSON]:
             case "content_block_delta":
                 name = _ADDED[event["delta"]["type"]]
                 blocks[-1][name] = blocks[-1].get(name, "") + event["delta"][name]
-    return [_with_input(block) for block in blocks]
+    return [_with_input(block, cut=cut) for block in blocks]
 
 
-def _with_input(block: JSON) -> JSON:
-    """A call with its arguments read."""
+def _with_input(block: JSON, *, cut: bool) -> JSON:
+    """A call with its arguments read; of those that were cut, as much as a client of the stream can read."""
     if block["type"] != "tool_use":
         return block
     try:
-        found = orjson.loads(block.pop("partial_json", "") or "{}")
+        arguments = (block.pop("partial_json", "") or "{}").encode()
+        found = jiter.from_json(arguments, allow_inf_nan=False, partial_mode=cut)
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from model_gateway.dialects.responses.refusing import CANT, only
+from model_gateway.dialects.refusing import CANT, only
 from model_gateway.dialects.responses.turns import messages_of
 from model_gateway.dialects.strict_json import unsupported
 

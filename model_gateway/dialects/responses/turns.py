@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from model_gateway.dialects.refusing import CANT, only
 from model_gateway.dialects.responses import sealing
 from model_gateway.dialects.responses.body import item_kind
-from model_gateway.dialects.responses.refusing import CANT, only
 from model_gateway.dialects.strict_json import unsupported
 
 JSON = dict[str, Any]
