@@ -24,7 +24,7 @@ def json_response(value: Any, status: int = 200) -> web.Response:
 def error_response(error: GatewayError, request_id: str, dialect: Dialect) -> web.Response:
     """An error in the dialect that was spoken."""
     headers = _headers(error.status, error.retry_after, error.code)
-    headers["x-request-id"] = request_id
+    headers |= named(request_id)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return web.Response(body=dialect.error_json(error), status=error.status, headers=headers)
@@ -33,11 +33,16 @@ def error_response(error: GatewayError, request_id: str, dialect: Dialect) -> we
 def reply_response(reply: Reply) -> web.Response:
     """A worker's whole reply or error, its bytes untouched: they are signed."""
     headers = _headers(reply.status, reply.retry_after, reply.code)
-    headers["x-request-id"] = reply.request_id
+    headers |= named(reply.request_id)
     headers |= answered_by(reply)
     if reply.usd_nano is not None:
         headers["x-cost-usd"] = usd_text(reply.usd_nano)
     return web.Response(body=reply.data, status=reply.status, headers=headers)
+
+
+def named(request_id: str) -> dict[str, str]:
+    """The request's id, under the names by which OpenAI's SDKs look for it and Anthropic's."""
+    return {"x-request-id": request_id, "request-id": request_id}
 
 
 def answered_by(reply: Reply) -> dict[str, str]:

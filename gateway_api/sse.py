@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from gateway_api.responses import answered_by, reply_response
+from gateway_api.responses import answered_by, named, reply_response
 from gateway_api.state import DIALECT, FRONT_DOOR
 from model_gateway.client import Exchange
 from model_gateway.errors import GatewayError
@@ -29,7 +29,7 @@ class _EventStream(web.StreamResponse):
                 "Content-Type": "text/event-stream; charset=utf-8",
                 "Cache-Control": "no-cache",
                 "X-Accel-Buffering": "no",
-                "x-request-id": request_id,
+                **named(request_id),
             }
         )
 

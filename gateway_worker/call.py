@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from gateway_worker.records import Entry, LeaseLostError, Outcome
 from model_gateway.dialects import DIALECTS, Dialect, Request
 from model_gateway.dialects.answers import Piece
 from model_gateway.errors import GatewayError
-from model_gateway.money import Usage
+from model_gateway.money import Usage, openai_from_usage
 from model_gateway.providers import JSONObject
 from model_gateway.signing import ChunkChain, Keyring, NotAnObjectError, seal_reply, seal_text
 
@@ -181,9 +181,13 @@ class Call:
     # -- whole
 
     async def _whole(self, talk: Dialogue) -> Outcome:
-        parsed, text = object_and_text(await talk.whole())
+        answer = await talk.whole()
+        parsed, text = object_and_text(answer)
         talk.reader.reply(parsed)
-        text = talk.writer.reply(parsed, text)
+        told = self._with_usage(talk, parsed)
+        if told is not parsed and not isinstance(answer, bytes):  # the provider's own bytes stay as they are
+            text = orjson.dumps(told)
+        text = talk.writer.reply(told, text)
         binding = self.binding
         data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
         return self._done(talk, Entry("reply", data, served_by=self._served_by))
@@ -226,7 +230,7 @@ class Call:
                     await self._pass_on(out, piece, hold=reader.finishing)
             if not reader.complete:
                 raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
-            for piece in writer.end():
+            for piece in self._last_words(talk, parsed):
                 await self._pass_on(out, piece, hold=True)
         if self._held is None:
             raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
@@ -234,6 +238,20 @@ class Call:
         data = self._chain.seal(last.data, final=True)
         served_by = "" if index else self._served_by
         return self._done(talk, Entry("chunk", data, index, event=last.event, served_by=served_by))
+
+    def _last_words(self, talk: Dialogue, last: dict[str, Any]) -> Iterator[Piece]:
+        """What the writer has left to say; told our own count first, where the provider gave none."""
+        if talk.by_chat and talk.reader.usage is None:
+            head: dict[str, Any] = {name: last[name] for name in ("id", "object", "created", "model") if name in last}
+            told = self._with_usage(talk, {**head, "choices": []})
+            yield from talk.writer.chunk(told, orjson.dumps(told))
+        yield from talk.writer.end()
+
+    def _with_usage(self, talk: Dialogue, completion: dict[str, Any]) -> dict[str, Any]:
+        """A chat completion with usage: the provider's, else our own count."""
+        if not talk.by_chat or talk.reader.usage is not None:
+            return completion
+        return {**completion, "usage": openai_from_usage(self._counted(talk)[0])}
 
     async def _pass_on(self, out: ChunkWriter, piece: Piece, *, hold: bool) -> None:
         held, self._held = self._held, piece if hold else None

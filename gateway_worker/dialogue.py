@@ -24,12 +24,14 @@ class Dialogue:
         stream: sends it and gives the answer's events.
         reader: notes what the provider's answer tells.
         writer: says it as the client's dialect has it.
+        by_chat: whether the provider answers in chat completions.
     """
 
     whole: Callable[[], Awaitable[JSONObject]]
     stream: Callable[[], AsyncIterator[JSONObject]]
     reader: Reader
     writer: Writer
+    by_chat: bool = False
 
 
 def dialogue(request: Request, deployment: Deployment) -> Dialogue:
@@ -84,6 +86,7 @@ def _by_chat(request: Request, deployment: Deployment) -> Dialogue:
         lambda: provider.stream(chat.messages, engine, **fields),
         ChatReader(provider.chat_usage),
         request.chat_writer(deployment.model, provider.chat_usage),
+        by_chat=True,
     )
 
 

@@ -29,6 +29,7 @@ class Behaviour:
     hold_at: int | None = None  # waits there for release()
     cut_at: int | None = None  # closes the connection there
     usage: bool = True
+    unasked_usage: bool = False  # told in a stream even where nobody asked for it
     finish: bool = True
     done: bool = True
     members: bytes = b""  # more members for each object, such as b'"signature":"x"'
@@ -127,7 +128,8 @@ def _events(behaviour: Behaviour, request: dict[str, Any]) -> Iterator[tuple[byt
             choice = {"index": index, "delta": delta, "finish_reason": reason}
             cost = 1 if delta.get("content") else 0
             yield _object(behaviour, request, "chat.completion.chunk", choices=[choice], usage=None), cost
-    if behaviour.usage and (request.get("stream_options") or {}).get("include_usage"):
+    asked = (request.get("stream_options") or {}).get("include_usage")
+    if behaviour.usage and (asked or behaviour.unasked_usage):
         usage = _usage(request, len(said))
         yield _object(behaviour, request, "chat.completion.chunk", choices=[], usage=usage), 0
 

@@ -13,8 +13,8 @@ from model_gateway.errors import GatewayError
 _MOST: Final = 64
 """Parameters that are left out of one request at most."""
 
-_CONTENT: Final = ("messages", "input", "system", "instructions")
-"""What the model is told: never left out, as the answer would be to another question."""
+_KEPT: Final = ("messages", "input", "system", "instructions", "max_tokens", "max_output_tokens")
+"""What the model is told, and how much it may say: never left out, as the answer would be to another question."""
 
 
 def chat_of(request: Request, *, drop_params: bool) -> ChatRequest:
@@ -40,7 +40,7 @@ def chat_of(request: Request, *, drop_params: bool) -> ChatRequest:
 
 
 def _is_parameter(path: str) -> bool:
-    return bool(path) and "[" not in path and path.partition(".")[0] not in _CONTENT
+    return bool(path) and "[" not in path and path.partition(".")[0] not in _KEPT
 
 
 def _without(holder: Mapping[str, Any], path: list[str]) -> dict[str, Any]:

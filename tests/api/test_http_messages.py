@@ -104,6 +104,21 @@ async def test_the_body_reaches_the_worker_as_it_was_sent(api, worker, path, ope
     assert (await asking).status == 200
 
 
+async def test_the_sdk_knows_the_requests_id_whatever_comes_of_it(api, worker):
+    async with AsyncAnthropic(base_url=api.url(""), api_key=ADMIN_TOKEN, max_retries=0) as client:
+        with pytest.raises(anthropic.NotFoundError) as caught:
+            await client.messages.create(**ASK | {"model": "nobody"})
+        assert caught.value.request_id.startswith("req_")
+        whole = asyncio.create_task(client.messages.create(**ASK))
+        taken = await worker.take()
+        await taken.reply()
+        assert (await whole)._request_id == taken.envelope.request_id
+        streamed = asyncio.create_task(client.messages.create(**ASK, stream=True))
+        taken = await worker.take()
+        await taken.chunk("at last", final=True)
+        assert (await streamed).response.headers["request-id"] == taken.envelope.request_id
+
+
 async def test_a_silent_stream_is_kept_alive_by_pings_and_ends_without_a_mark(start, worker):
     async with start(silence_seconds=0.05) as api, await api.open({**ASK, "stream": True}, PATHS[0]) as response:
         taken = await worker.take()

@@ -51,8 +51,14 @@ def test_the_request_itself_is_left_as_it_was():
     assert asked.payload["top_k"] == 5
 
 
-def test_what_the_model_is_told_is_never_left_out():
-    asked = message(messages=[*HELLO, {"role": "assistant", "content": "go on"}])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [*HELLO, {"role": "assistant", "content": "go on"}]}, "messages[1].role"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_what_the_model_is_told_and_how_much_it_may_say_is_never_left_out(fields, param):
     with pytest.raises(GatewayError) as caught:
-        chat_of(asked, drop_params=True)
-    assert caught.value.param == "messages[1].role"
+        chat_of(message(**fields), drop_params=True)
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", param)

@@ -18,6 +18,13 @@ TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}}
 LINK = {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}}
+FORMAT = {"type": "json_schema", "schema": SCHEMA}
+FOUND = {
+    "type": "search_result",
+    "title": "T",
+    "source": "https://x.test",
+    "content": [{"type": "text", "text": "r"}],
+}
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "QUJDRA=="}}
 NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a note"}}
 USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Ulm"}}
@@ -177,13 +184,16 @@ def test_everything_that_the_model_reads_is_counted() -> None:
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "hmm", "signature": "s"}, USE]},
         *user(result([text("sun"), NOTE]), text("and"), {**NOTE, "title": "T", "context": "C"}),
     ]
-    config = {"format": {"type": "json_schema", "schema": SCHEMA}}
+    within = {"type": "document", "source": {"type": "content", "content": [text("deep")]}}
+    turns += user(within, FOUND)
+    config = {"format": FORMAT}
     request = messages(system=[text("be"), text("brief")], messages=turns, tools=[TOOL], output_config=config)
     assert list(request.texts()) == [
         "bebrief",
         "first",
         'hmmweather{"city":"Ulm"}',
         "suna noteandTCa note",
+        "deepThttps://x.testr",
         json.dumps(TOOL, separators=(",", ":")),
         json.dumps(config["format"], separators=(",", ":")),
     ]
@@ -228,6 +238,7 @@ def test_a_plain_request_becomes_a_plain_chat() -> None:
     assert made.payload == {"messages": HELLO}
     assert (made.model, made.stream, made.output_bound) == ("m", False, 10)
     assert messages(stream=True).to_chat().stream
+    assert messages(messages=user(text("look"), PNG)).to_chat().attachments == Attachments(images=1, data_bytes=4)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +312,7 @@ def test_there_is_nothing_to_choose_without_tools() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"max_tokens": 0}, "max_tokens"),
         ({"top_k": 4}, "top_k"),
         ({"new_knob": 0}, "new_knob"),
         ({"diagnostics": {"previous_message_id": "m"}}, "diagnostics"),
@@ -321,6 +333,19 @@ def test_there_is_nothing_to_choose_without_tools() -> None:
         ({"messages": [*HELLO, {"role": "assistant", "content": "The answer is"}]}, "messages[1].role"),
         ({"messages": [{**HELLO[0], "name": "x"}]}, "messages[0].name"),
         ({"messages": user(text("hi", new=1))}, "messages[0].content[0].new"),
+        ({"messages": user({**PNG, "new": 1})}, "messages[0].content[0].new"),
+        ({"messages": user({**LINK, "source": {**LINK["source"], "new": 1}})}, "messages[0].content[0].source.new"),
+        ({"messages": user({**PNG, "source": {**PNG["source"], "new": 1}})}, "messages[0].content[0].source.new"),
+        ({"messages": user({**PDF, "new": 1})}, "messages[0].content[0].new"),
+        ({"messages": user({**NOTE, "source": {**NOTE["source"], "new": 1}})}, "messages[0].content[0].source.new"),
+        (
+            {"messages": user({**NOTE, "source": {"type": "content", "content": [], "new": 1}})},
+            "messages[0].content[0].source.new",
+        ),
+        ({"messages": user({**FOUND, "new": 1})}, "messages[0].content[0].new"),
+        ({"messages": user(result("sun", toolset_name="browser"))}, "messages[0].content[0].toolset_name"),
+        ({"context_management": {"new": 1}}, "context_management.new"),
+        ({"output_config": {"format": {**FORMAT, "new": 1}}}, "output_config.format.new"),
         ({"messages": user({**PDF, "citations": {"enabled": True}})}, "messages[0].content[0].citations"),
         (
             {"messages": user({**PNG, "transformations": {"oversized_image": "error"}})},
@@ -357,8 +382,8 @@ def test_what_a_chat_cannot_say_is_refused_with_its_path(fields: dict[str, Any],
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"max_tokens": 0}, "max_tokens"),
         ({"tools": [{"name": "f"}]}, "tools[0]"),
+        ({"output_config": {"format": FORMAT}, "output_format": FORMAT}, "output_format"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
         ({"messages": user({"type": "text"})}, "messages[0].content[0].text"),
@@ -410,8 +435,7 @@ def test_a_text_alone_is_a_plain_content() -> None:
 
 def test_documents_of_text_and_search_results_are_read_as_text() -> None:
     blocks = {"type": "document", "source": {"type": "content", "content": [text("b1"), PNG]}}
-    found = {"type": "search_result", "title": "T", "source": "https://x.test", "content": [text("r")]}
-    [made] = said(*user({**NOTE, "title": "N", "context": "C"}, blocks, found))
+    [made] = said(*user({**NOTE, "title": "N", "context": "C"}, blocks, FOUND))
     texts = [part.get("text", "image") for part in made["content"]]
     assert texts == ["N", "C", "a note", "b1", "image", "T\nhttps://x.test", "r"]
 

@@ -155,6 +155,7 @@ def test_missing_usage_and_a_missing_id_are_made_up_for() -> None:
             {"content": "yes", "reasoning_content": "hmmhmm", "thinking_blocks": [SIGNED, REDACTED, SIGNED]},
             [SIGNED, REDACTED, SIGNED, {"type": "text", "text": "yes"}],
         ),
+        ({"content": None, "thinking_blocks": [SIGNED, SIGNED]}, [SIGNED, SIGNED]),
         (
             {"content": "see", "tool_calls": begun(0, '{"a": 1}')["tool_calls"] + begun(1)["tool_calls"]},
             [{"type": "text", "text": "see"}, block(0, {"a": 1}), block(1, {})],
@@ -269,6 +270,13 @@ def test_a_stream_has_the_full_sequence_of_events() -> None:
             {"type": "message_stop"},
         ],
     ]
+
+
+def test_the_newest_usage_holds_whatever_follows_it() -> None:
+    told = streamed(
+        chunk({"content": "x"}, usage=USAGE | {"completion_tokens": 1}), chunk({}, "stop", usage=USAGE), chunk({})
+    )
+    assert told[-1][-2]["usage"] == TOLD_USAGE
 
 
 def test_a_stream_without_usage_says_zeros() -> None:

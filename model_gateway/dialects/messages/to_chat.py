@@ -46,8 +46,7 @@ def chat_payload(payload: Mapping[str, Any]) -> JSON:
 
 def _bound(payload: Mapping[str, Any]) -> JSON:
     if payload["max_tokens"] == 0:
-        # No field that could be left out instead: that would ask for an answer.
-        raise wrong("max_tokens", f"of 0, to fill the cache only, {CANT}")
+        raise unsupported("max_tokens", f"of 0, to fill the cache only, {CANT}")
     return {}
 
 
