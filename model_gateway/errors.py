@@ -51,6 +51,7 @@ KINDS: Final[dict[str, Kind]] = {
     "queue_full": Kind(503, SERVER, retryable=True),
     "storage_full": Kind(503, SERVER, retryable=True),
     "redis_unavailable": Kind(503, SERVER, retryable=True),
+    "insights_unavailable": Kind(503, SERVER, retryable=True),
     "ledger_lost": Kind(503, SERVER),
     "request_timeout": Kind(504, SERVER),
     # the provider's trouble

@@ -301,6 +301,19 @@ class Metrics(_Section):
     token: EnvName | None = Field(None, description="the variable with the bearer token; open without one")
 
 
+class Insights(_Section):
+    """What is kept of each request in PostgreSQL."""
+
+    enabled: bool = True
+    store_text: Literal["full", "hash", "off"] = Field("full", description="of requests and replies, secrets redacted")
+    redact: list[str] = Field(default_factory=list, description="further patterns that are taken out of texts")
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    embedding: Annotated[str, Field(pattern=r"^(minilm|wordllama|off|gateway:.+)$")] = Field(
+        "minilm", description="what makes texts comparable"
+    )
+    batch: Annotated[int, Field(ge=1, le=10_000)] = Field(1000, description="events in one transaction")
+
+
 class GatewayConfig(_Section):
     """The whole file."""
 
@@ -315,6 +328,7 @@ class GatewayConfig(_Section):
     retention: Retention = Retention()
     limits: Limits = Limits()
     metrics: Metrics = Metrics()
+    insights: Insights = Insights()
 
     def resolve(self, name: str) -> str | None:
         """The model that a model's or a task's name stands for; None when there is none."""

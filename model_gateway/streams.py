@@ -87,6 +87,11 @@ class Keys:
         return f"{self.tag}gw:full"
 
     @property
+    def insights(self) -> str:
+        """Where the insights process is: JSON, for a few seconds."""
+        return f"{self.tag}gw:insights"
+
+    @property
     def workers(self) -> str:
         """Heartbeats: a worker's name to its JSON state."""
         return f"{self.tag}gw:workers"

@@ -13,15 +13,17 @@ import base64
 import hashlib
 import math
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_gateway.dialects.refusing import is_nothing
 from model_gateway.errors import GatewayError
 from model_gateway.providers.interface import ProviderInterface, ProviderSettings
+from model_gateway.providers.refusing import Refusing
 from model_gateway.settings import ConfigError
 
 CREATED: Final = 1_735_689_600
@@ -66,8 +68,23 @@ class _Answer:
     usage: Mapping[str, int]
 
 
+_KNOWN: Final = frozenset({"n", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options"})
+_NO_EFFECT: Final = frozenset(
+    {
+        *("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort"),
+        *("verbosity", "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"),
+        *("parallel_tool_calls", "tool_choice"),
+    }
+)
+"""Fields that change nothing in an answer that is not thought up."""
+
+
+class _Terms(Refusing):
+    api: ClassVar[str] = "echo"
+
+
 class EchoProvider(ProviderInterface):
-    """Answers with the text of the last user message."""
+    """Answers with the text of the last user message. Fields that ask for more than that are refused."""
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
@@ -75,6 +92,7 @@ class EchoProvider(ProviderInterface):
 
     async def complete(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> bytes:
         """The last user message, as a chat completion."""
+        self._check(kwargs)
         answer = _answer(messages, model, "chat.completion", kwargs)
         await self._pause(self.options.delay_ms)
         message = {"role": "assistant", "content": answer.text, "refusal": None}
@@ -85,12 +103,19 @@ class EchoProvider(ProviderInterface):
 
     async def stream(self, /, messages: list[dict[str, Any]], model: str, **kwargs: Any) -> AsyncIterator[bytes]:
         """The same in chunks, with usage in a last one that has no choices."""
+        self._check(kwargs)
         answer = _answer(messages, model, "chat.completion.chunk", kwargs)
         await self._pause(self.options.delay_ms)
         for number, chunk in enumerate(self._chunks(answer)):
             if number:
                 await self._pause(self.options.chunk_delay_ms)
             yield chunk
+
+    def _check(self, fields: Mapping[str, Any]) -> None:
+        terms = _Terms(self.settings.drop_params)
+        for name, value in fields.items():
+            if name not in _KNOWN | _NO_EFFECT and not is_nothing(value) and value != {"type": "text"}:
+                terms.refuse(name, "is nothing that an echo can do")
 
     def _chunks(self, answer: _Answer) -> Iterator[bytes]:
         first, size = (
@@ -145,7 +170,8 @@ def _options(settings: ProviderSettings) -> EchoOptions:
 
 def _answer(messages: list[dict[str, Any]], model: str, kind: str, fields: Mapping[str, Any]) -> _Answer:
     text = _last_user_text(messages) or "(empty)"
-    said = _within(text, fields.get("max_completion_tokens") or fields.get("max_tokens"))
+    meant = _before(text, fields.get("stop") or ())
+    said = _within(meant, fields.get("max_completion_tokens") or fields.get("max_tokens"))
     choices = fields.get("n") or 1
     prompt = sum(_tokens(_text(message)) for message in messages)
     completion = _tokens(said) * choices
@@ -154,7 +180,7 @@ def _answer(messages: list[dict[str, Any]], model: str, kind: str, fields: Mappi
         head=b'{"id":"chatcmpl-echo-%b","object":"%b","created":%d,"model":%b,"choices":['
         % (digest.encode(), kind.encode(), CREATED, orjson.dumps(model)),
         text=said,
-        finish="stop" if said == text else "length",
+        finish="stop" if said == meant else "length",
         choices=choices,
         usage={
             "prompt_tokens": prompt,
@@ -199,6 +225,12 @@ def _text(message: Mapping[str, Any]) -> str:
 
 def _tokens(text: str) -> int:
     return -(-len(text.encode()) // TOKEN_BYTES)
+
+
+def _before(text: str, stop: str | Sequence[str]) -> str:
+    """The part of ``text`` in front of the first stop sequence."""
+    places = [text.find(mark) for mark in ([stop] if isinstance(stop, str) else stop) if mark]
+    return text[: min((place for place in places if place >= 0), default=len(text))]
 
 
 def _within(text: str, most: int | None) -> str:

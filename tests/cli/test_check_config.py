@@ -32,7 +32,7 @@ def test_the_published_example_is_good_as_it_stands():
 
 def test_a_key_in_the_environment_makes_its_models_served_and_is_not_shown():
     found = check_config(GATEWAY_CONFIG=str(EXAMPLE), OPENAI_API_KEY="sk-canary")
-    assert "4 served" in found.stdout
+    assert "5 served" in found.stdout
     assert "canary" not in found.stdout + found.stderr
 
 

@@ -64,7 +64,6 @@ class TestEcho(ProviderConformance):
     """Nobody is called: it has neither tools nor errors, and leaves the time to the gateway."""
 
     cannot = frozenset({Scenario.TOOLS, Scenario.CUT_MIDWAY, *FAILURES})
-    passes_unknown_fields = True
     keeps_time = False
     provider: EchoProvider
 

@@ -142,8 +142,14 @@ async def test_delays_come_before_the_answer_and_between_chunks(monkeypatch: pyt
     assert slept[1:] == [0.25] + [0.05] * (len(chunks) - 1)
 
 
-async def test_unknown_fields_do_no_harm() -> None:
-    reply = await complete(HELLO, self=1, tools=[{"type": "function"}], stop=["there"])
+async def test_a_field_named_as_a_parameter_of_ours_is_refused_as_any_other() -> None:
+    with pytest.raises(GatewayError) as caught:
+        await complete(HELLO, self=1)
+    assert caught.value.param == "self"
+
+
+async def test_fields_that_change_nothing_are_taken() -> None:
+    reply = await complete(HELLO, temperature=0.5, seed=7, top_p=0.1, user="u", tools=[])
     assert reply["choices"][0]["message"]["content"] == "hello there, gateway"
 
 
@@ -208,3 +214,27 @@ def test_it_loads_neither_an_encoding_nor_the_sdk() -> None:
         "assert not {'bpe_openai', 'openai', 'httpx2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("response_format", {"type": "json_object"}),
+        ("logprobs", True),
+        ("logit_bias", {"1": 1}),
+        ("new_knob", 1),
+    ],
+)
+async def test_what_an_echo_can_not_do_is_refused_or_left_out_where_the_row_says_so(field, value):
+    with pytest.raises(GatewayError) as caught:
+        await EchoProvider().complete(HELLO, "echo", **{field: value})
+    assert (caught.value.code, caught.value.param, caught.value.billed) == ("unsupported_parameter", field, False)
+    assert await EchoProvider(ProviderSettings(drop_params=True)).complete(HELLO, "echo", **{field: value})
+
+
+async def test_it_stops_where_it_is_told_to():
+    said = [{"role": "user", "content": "one two three"}]
+    reply = orjson.loads(await EchoProvider().complete(said, "echo", stop=["three", " two"]))
+    assert reply["choices"][0]["message"]["content"] == "one"
+    assert reply["choices"][0]["finish_reason"] == "stop"

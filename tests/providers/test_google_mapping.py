@@ -236,6 +236,13 @@ def test_a_service_tier_is_asked_for(tier: str) -> None:
     assert body_of({"service_tier": tier})["serviceTier"] == tier
 
 
+def test_a_service_tier_is_refused_where_a_body_can_not_ask_for_one() -> None:
+    error = refusal(service_tier="flex", terms=Terms(tiers=False))
+    assert (error.code, error.param) == ("unsupported_parameter", "service_tier")
+    assert "serviceTier" not in body_of({"service_tier": "flex"}, tiers=False, drop_params=True)
+    assert body_of({"service_tier": "default"}, tiers=False) == body_of({})
+
+
 def test_a_user_becomes_a_label_on_vertex_where_it_can_be_one() -> None:
     assert body_of({"user": "team-7"}, labels=True)["labels"] == {"user": "team-7"}
     assert body_of({"safety_identifier": "a1", "user": "b"}, labels=True)["labels"] == {"user": "a1"}
@@ -460,6 +467,12 @@ def test_an_answer_goes_back_as_it_came() -> None:
 def test_a_signature_without_a_text_goes_back_without_one() -> None:
     message = message_of({"text": "", "thoughtSignature": "c2ln"})
     assert contents_of(message) == [{"role": "model", "parts": [{"text": "", "thoughtSignature": "c2ln"}]}]
+
+
+def test_an_answer_that_came_with_citations_goes_back_without_them() -> None:
+    message = message_of({"text": "words"}, citationMetadata={"citationSources": [{"uri": "https://example.com"}]})
+    assert message["citations"]
+    assert contents_of(message) == [{"role": "model", "parts": [{"text": "words"}]}]
 
 
 def test_an_answer_that_was_cut_short_goes_back_too() -> None:

@@ -357,6 +357,15 @@ async def test_what_can_t_be_said_is_refused_before_anything_is_sent(make: Make,
     assert upstream.calls == 1
 
 
+async def test_vertex_is_asked_for_no_service_tier_which_it_would_not_read_there(upstream: Upstream) -> None:
+    provider = VertexProvider(settings_of("vertex", upstream))
+    with pytest.raises(GatewayError) as caught:
+        await provider.complete(HELLO, MODEL, service_tier="flex")
+    await provider.close()
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "service_tier")
+    assert (caught.value.billed, upstream.calls) == (False, 0)
+
+
 async def test_a_model_of_another_collection_is_asked_there(upstream: Upstream) -> None:
     google, vertex = GoogleProvider(settings_of("google", upstream)), VertexProvider(settings_of("vertex", upstream))
     for provider, name in (
@@ -851,7 +860,7 @@ def test_they_are_found_by_their_names_and_need_their_vendor_s_keys() -> None:
     assert ProviderFactory.find("google") is GoogleProvider
     assert ProviderFactory.find("vertex") is VertexProvider
     assert GoogleProvider.key_variables("google") == ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-    assert VertexProvider.key_variables("vertex") == ("GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS")
+    assert VertexProvider.key_variables("vertex") == ("VERTEX_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS")
 
 
 def test_the_vendor_s_server_and_version_are_asked_where_the_row_names_none() -> None:

@@ -1,14 +1,13 @@
-"""What a deployment's row says about how requests are put, and the one way in which a field is refused."""
+"""What a deployment's row says about how requests are put."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from model_gateway.dialects.strict_json import unsupported
-from model_gateway.errors import GatewayError
+from model_gateway.dialects.refusing import is_nothing, wrong
 from model_gateway.providers.interface import ProviderSettings
+from model_gateway.providers.refusing import Refusing
 
 NEWEST_VERSION: Final = "2026-10-21"
 VERSIONS: Final = ("2023-06-01", NEWEST_VERSION)
@@ -21,18 +20,18 @@ JSON = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Refusing):
     """How requests are put.
 
     Attributes:
-        drop_params: leave out what the Messages API can't do, rather than refuse it.
         version: the ``anthropic-version``. By default the older one, which takes all that the newer one does.
         thinking: how a model is told to reason: ``adaptive`` (Claude 4.6 and newer), or with a ``budget`` of tokens
             (Claude 4.5 and older; the newest refuse it).
         beta: values of ``anthropic-beta``.
     """
 
-    drop_params: bool = False
+    api: ClassVar[str] = "Messages API"
+
     version: str = VERSIONS[0]
     thinking: str = THINKING[0]
     beta: tuple[str, ...] = ()
@@ -41,35 +40,6 @@ class Terms:
     def samples(self) -> bool:
         """Whether the API's version has temperature, top_p and top_k."""
         return self.version != NEWEST_VERSION
-
-    def refuse(self, param: str, why: str) -> None:
-        """The request has what can't be said here.
-
-        Raises:
-            GatewayError: ``unsupported_parameter``, unless such things are to be left out.
-        """
-        if not self.drop_params:
-            raise unsupported(param, why)
-
-    def only(self, members: Mapping[str, Any], known: Set[str], path: str) -> None:
-        """Refuse members that are set and not known.
-
-        Raises:
-            GatewayError: ``unsupported_parameter``.
-        """
-        for name, value in members.items():
-            if name not in known and not is_nothing(value):
-                self.refuse(f"{path}.{name}", "is not known to the Messages API")
-
-
-def is_nothing(value: Any) -> bool:
-    """Whether a value says nothing: null, false, or empty; a 0 says something."""
-    return value is None or value is False or value in ("", [], {})
-
-
-def wrong(param: str, what: str) -> GatewayError:
-    """A value that makes no sense; nothing was sent."""
-    return GatewayError("invalid_value", f"{param} {what}", param=param, billed=False)
 
 
 def terms_of(settings: ProviderSettings) -> Terms:
@@ -99,3 +69,14 @@ def option_problems(settings: ProviderSettings) -> list[str]:
 
 def _is_header_value(value: Any) -> bool:
     return isinstance(value, str) and value.isascii() and value.isprintable() and bool(value) and "," not in value
+
+
+__all__ = [
+    "JSON",
+    "OPTIONS",
+    "Terms",
+    "is_nothing",
+    "option_problems",
+    "terms_of",
+    "wrong",
+]

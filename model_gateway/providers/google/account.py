@@ -12,7 +12,7 @@ import orjson
 
 from model_gateway.providers.interface import ProviderSettings
 
-TOKEN: Final = "GOOGLE_OAUTH_ACCESS_TOKEN"  # noqa: S105 - a name
+TOKEN: Final = "VERTEX_ACCESS_TOKEN"  # noqa: S105 - a name
 CREDENTIALS: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"

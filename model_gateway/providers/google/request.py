@@ -207,10 +207,13 @@ def _tier(fields: Mapping[str, Any], terms: Terms) -> JSON:
     if not _says("service_tier", fields):
         return {}
     tier = fields["service_tier"]
-    if tier not in _TIERS:
+    if not terms.tiers:
+        terms.refuse("service_tier", "can't be asked for in a request to Vertex AI")
+    elif tier not in _TIERS:
         terms.refuse("service_tier", f"{tier!r} is not known to the Gemini API")
-        return {}
-    return {"serviceTier": tier}
+    else:
+        return {"serviceTier": tier}
+    return {}
 
 
 _MAPPED: Final = frozenset(_NAMES) | {

@@ -1,15 +1,14 @@
-"""What a deployment's row says about how requests are put, and the one way in which a field is refused."""
+"""What a deployment's row says about how requests are put."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from model_gateway.dialects.strict_json import unsupported
-from model_gateway.errors import GatewayError
+from model_gateway.dialects.refusing import is_nothing, wrong
 from model_gateway.providers.interface import ProviderSettings
+from model_gateway.providers.refusing import Refusing
 
 JSON = dict[str, Any]
 
@@ -21,12 +20,13 @@ _GENERATION: Final = re.compile(r"gemini-(\d+)(?:\.(\d+))?(?![\d.])")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Refusing):
     """How requests are put.
 
     Attributes:
-        drop_params: leave out what the API can't do, rather than refuse it.
         labels: whether a request may be labelled with its user, as on Vertex AI.
+        tiers: whether a body may ask for a service tier; Vertex AI reads it out of a header alone
+            (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/flex-paygo).
         thinking: how a model is told to reason: by ``level`` (Gemini 3 and newer), by ``budget`` (2.5), not at all
             (``none``: older ones); empty: as the model's name says.
         include_thoughts: whether the answer tells what was thought; None: where the request asks for an effort.
@@ -34,8 +34,10 @@ class Terms:
         task_type: what embeddings are for, in the vendor's words (``RETRIEVAL_QUERY``); empty: it is not said.
     """
 
-    drop_params: bool = False
+    api: ClassVar[str] = "Gemini API"
+
     labels: bool = False
+    tiers: bool = True
     thinking: str = ""
     include_thoughts: bool | None = None
     safety_settings: tuple[JSON, ...] = ()
@@ -49,42 +51,14 @@ class Terms:
         generation = (int(found[1]), int(found[2] or 0))
         return "level" if generation >= (3, 0) else "budget" if generation >= (2, 5) else "none"
 
-    def refuse(self, param: str, why: str) -> None:
-        """The request has what can't be said here.
 
-        Raises:
-            GatewayError: ``unsupported_parameter``, unless such things are to be left out.
-        """
-        if not self.drop_params:
-            raise unsupported(param, why)
-
-    def only(self, members: Mapping[str, Any], known: Set[str], path: str) -> None:
-        """Refuse members that are set and not known.
-
-        Raises:
-            GatewayError: ``unsupported_parameter``.
-        """
-        for name, value in members.items():
-            if name not in known and not is_nothing(value):
-                self.refuse(f"{path}.{name}", "is not known to the Gemini API")
-
-
-def is_nothing(value: Any) -> bool:
-    """Whether a value says nothing: null, false, or empty; a 0 says something."""
-    return value is None or value is False or value in ("", [], {})
-
-
-def wrong(param: str, what: str) -> GatewayError:
-    """A value that makes no sense; nothing was sent."""
-    return GatewayError("invalid_value", f"{param} {what}", param=param, billed=False)
-
-
-def terms_of(settings: ProviderSettings, *, labels: bool = False) -> Terms:
+def terms_of(settings: ProviderSettings, *, vertex: bool = False) -> Terms:
     """The terms of a row whose options have no problems."""
     options = settings.options
     return Terms(
         drop_params=settings.drop_params,
-        labels=labels,
+        labels=vertex,
+        tiers=not vertex,
         thinking=options.get("thinking", ""),
         include_thoughts=options.get("include_thoughts"),
         safety_settings=tuple(options.get("safety_settings", ())),
@@ -122,3 +96,15 @@ def base_of(api_base: str, vendor: str, own_version: Any, version: str) -> str:
     if slash and _VERSION.fullmatch(last):
         return f"{base}/{own_version or last}"
     return f"{base}{slash}{last}/{own_version or version}"
+
+
+__all__ = [
+    "JSON",
+    "OPTIONS",
+    "Terms",
+    "base_of",
+    "is_nothing",
+    "option_problems",
+    "terms_of",
+    "wrong",
+]

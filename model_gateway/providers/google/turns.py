@@ -29,7 +29,8 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "system": _COMMON,
     "developer": _COMMON,
     "user": _COMMON,
-    "assistant": _COMMON | {"tool_calls", "refusal", "reasoning_content", EXTRA},
+    # Citations only describe an earlier answer.
+    "assistant": _COMMON | {"tool_calls", "refusal", "reasoning_content", "citations", EXTRA},
     "tool": _COMMON | {"tool_call_id", "name", "is_error"},
 }
 """Members of a message by role; ``is_error`` is the gateway's own."""

@@ -32,7 +32,7 @@ _MULTI_REGIONS: Final = frozenset({"us", "eu"})
 class VertexProvider(GeminiFamily):
     """A project's models, at a location.
 
-    What lets a call in is an access token (``GOOGLE_OAUTH_ACCESS_TOKEN``), or the path of a file with credentials
+    What lets a call in is an access token (``VERTEX_ACCESS_TOKEN``), or the path of a file with credentials
     (``GOOGLE_APPLICATION_CREDENTIALS``): a service account's, whose key signs what a token is fetched with, or those of
     a user. A variable that the row names may hold either; a path ends in ``.json``.
 
@@ -57,7 +57,7 @@ class VertexProvider(GeminiFamily):
         self._tokens = TokenSource(settings, account.token_url, account.form) if account.token_url else None
         credentials = _credentials(account, self._tokens)
         transport = transport_of(settings, base, credentials, vertex=True)
-        super().__init__(settings, terms_of(settings, labels=True), transport, vertex=True)
+        super().__init__(settings, terms_of(settings, vertex=True), transport, vertex=True)
 
     @classmethod
     @override
