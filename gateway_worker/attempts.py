@@ -11,16 +11,16 @@ from typing import Final
 
 import structlog
 
-from gateway_worker.call import Binding, Call, chained_error, error_entry
+from gateway_worker.call import Binding, Call, error_entry
 from gateway_worker.delivery import Delivery
 from gateway_worker.deployments import Deployment
+from gateway_worker.endings import cancelled_between, ledger_lost, not_called
 from gateway_worker.metrics import WorkerMetrics
 from gateway_worker.records import Admission, Ended, Entry, Gate, LeaseLostError, Outcome, Subject
 from gateway_worker.routing import Candidate, Route, note_of
 from gateway_worker.transitions import Transitions
 from model_gateway.dialects import Request
 from model_gateway.errors import GatewayError
-from model_gateway.signing import ChunkChain
 
 _log = structlog.get_logger(__name__)
 
@@ -91,8 +91,10 @@ class Attempts:
     async def _last(self, delivery: Delivery, work: Work) -> Ended | None:
         """Attempt after attempt; the last one's end, or None where nobody could be asked."""
         last: Ended | None = None
-        while (chosen := work.route.next()) is not None:
+        while (chosen := work.route.next(believe=_believes(delivery, work, last))) is not None:
             candidate, wait = chosen
+            if wait and last is not None:
+                await self._note(last)
             await _pause(delivery, wait)
             try:
                 last = await self._attempt(delivery, work, candidate, last)
@@ -103,7 +105,12 @@ class Attempts:
             if not work.route.ended(candidate, last.outcome, _seconds(last.outcome)):
                 return last
             self._metrics.retries.labels(candidate.deployment.name, last.outcome.error_code).inc()
-        return _cancelled(last, work) if last is not None and delivery.cancelled else last
+        return cancelled_between(last, work.binding) if last is not None and delivery.cancelled else last
+
+    async def _note(self, last: Ended) -> None:
+        """Tell all workers of a failure before this request waits; where that fails, its next step will tell."""
+        with suppress(GatewayError):
+            await self._transitions.note(last)
 
     # -- one attempt
 
@@ -139,7 +146,7 @@ class Attempts:
             outcome = await self._outcome(delivery, work, candidate.deployment, (subject, admission), room)
         elif last is None and admission.kind in ("exhausted", "cancelled"):
             delivery.admitted(subject.token)
-            outcome = _not_called(work, admission)
+            outcome = not_called(admission, work.binding)
         else:
             raise self._no_call(delivery, work, candidate, admission, last)
         latency_ms = round((time.monotonic() - started) * 1000)
@@ -149,7 +156,10 @@ class Attempts:
         gate = _gate(work.request, candidate.deployment, len(subject.envelope.body))
         if last is None:
             return await self._transitions.admit(subject, candidate.amount, work.over_budget, old=work.old, gate=gate)
-        return await self._transitions.advance(last, subject, candidate.amount, gate)
+        try:
+            return await self._transitions.advance(last, subject, candidate.amount, gate)
+        except GatewayError as error:  # Redis is away or full: the failed attempt is settled as it ended
+            raise _NoMoreError from error
 
     def _no_call(
         self, delivery: Delivery, work: Work, candidate: Candidate, admission: Admission, last: Ended | None
@@ -160,7 +170,7 @@ class Attempts:
                 work.route.gated(candidate, admission)
                 return _NotAskedError()
             case "ledger_lost":
-                return _ledger_lost()
+                return ledger_lost()
             case "stale" if last is None:
                 return StaleError()
             case "cancelled":
@@ -189,6 +199,8 @@ class Attempts:
         except LeaseLostError:
             lost = GatewayError("outcome_unknown", "the request was lost while its chunks were written")
             outcome = Outcome("failed", [error_entry(lost, work.binding)], unknown=True, error_code=lost.code)
+        if deployment.counts_here(work.request):
+            return outcome
         return replace(outcome, note=note_of(outcome, deployment.provider.limits.take()))
 
     async def _call(
@@ -243,6 +255,14 @@ async def _pause(delivery: Delivery, seconds: float) -> None:
         delivery.on_cancel(_nothing)
 
 
+def _believes(delivery: Delivery, work: Work, last: Ended | None) -> bool:
+    """Whether to pass over who was found shut a moment ago, without asking Redis.
+
+    Not before Redis has judged what may have been started already; nor where the answer may be a count made here.
+    """
+    return (delivery.count == 1 or last is not None) and work.request.operation != "count_tokens"
+
+
 def _nothing() -> None:
     """Nobody listens for a cancellation any more."""
 
@@ -255,54 +275,9 @@ def _seconds(outcome: Outcome) -> float:
 def _gate(request: Request, deployment: Deployment, body_bytes: int) -> Gate:
     """What a call is held against; its tokens are what the provider may count for it before it answers."""
     row = deployment.row
+    if deployment.counts_here(request):
+        return Gate(asks=False)
     tokens = 0
     if row.tpm is not None:
         tokens = body_bytes // _BYTES_A_TOKEN + deployment.output_bound(request) * request.choices
     return Gate(row.rpm, row.tpm, tokens, row.timeout)
-
-
-def _ledger_lost() -> GatewayError:
-    return GatewayError(
-        "ledger_lost",
-        "Redis came back without its ledger: nothing is admitted until the operator runs "
-        "`model-gateway ledger rebuild` or `model-gateway ledger init`",
-        retry_after=60,
-    )
-
-
-def _cancelled(last: Ended, work: Work) -> Ended:
-    """A request that was cancelled between two attempts; what the failed one may owe stays owed."""
-    error = GatewayError("cancelled", "the request was cancelled")
-    outcome = replace(
-        last.outcome, state="cancelled", replies=[error_entry(error, work.binding)], error_code=error.code
-    )
-    return replace(last, outcome=outcome)
-
-
-def _not_called(work: Work, admission: Admission) -> Outcome:
-    """The end of a request that is not called again: its attempts are used up, or it was cancelled in the queue."""
-    if admission.kind == "cancelled":
-        error, state = GatewayError("cancelled", "the request was cancelled"), "cancelled"
-    else:
-        error, state = (
-            GatewayError(
-                "outcome_unknown",
-                f"attempt {admission.attempt} was lost with its worker; the provider may have answered",
-            ),
-            "failed",
-        )
-    binding = work.binding
-    if admission.chunks:
-        chain = ChunkChain(
-            binding.keyring,
-            binding.request_id,
-            binding.request_sha256,
-            index=admission.chunks,
-            previous=admission.signature,
-        )
-        reply = chained_error(error, chain, binding.dialect)
-    else:
-        reply = error_entry(error, binding)
-    if state == "cancelled":
-        return Outcome("cancelled", [reply], error_code=error.code)
-    return Outcome("failed", [reply], error_code=error.code)

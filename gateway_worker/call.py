@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from gateway_worker.dialogue import Dialogue, dialogue
 from gateway_worker.records import Entry, LeaseLostError, Outcome
 from model_gateway.dialects import DIALECTS, Dialect, Request
 from model_gateway.dialects.answers import Piece
+from model_gateway.dialects.naming import in_own_words
 from model_gateway.errors import GatewayError
 from model_gateway.money import Usage, openai_from_usage
 from model_gateway.providers import JSONObject
@@ -131,7 +132,8 @@ class Call:
         except LeaseLostError:
             raise
         except GatewayError as error:
-            return self.failed(error)
+            by_chat = self._dialogue is not None and self._dialogue.by_chat
+            return self.failed(in_own_words(self.request, error) if by_chat else error)
         except NotAnObjectError as error:
             return self.failed(GatewayError("upstream_invalid_response", f"the provider's answer: {error}"))
         except Exception:  # noqa: BLE001 - a plug-in's bug is a failed call, not a lost request
@@ -139,14 +141,15 @@ class Call:
             return self.failed(GatewayError("upstream_error", "the provider's adapter failed"))
 
     def failed(self, error: GatewayError) -> Outcome:
-        """A failed outcome; unknown, unless the provider is sure not to bill."""
+        """A failed outcome; unknown, unless nothing was sent or the provider is sure not to bill."""
+        billed = error.billed and self.sent
         return Outcome(
             "failed",
             [self._error(error)],
-            unknown=error.billed,
+            unknown=billed,
             error_code=error.code,
             ttft_ms=self._ttft_ms,
-            estimated=error.billed,
+            estimated=billed,
             retry_after=error.retry_after,
             chunks=self._chain.index,
         )
@@ -190,13 +193,14 @@ class Call:
         text = talk.writer.reply(told, text)
         binding = self.binding
         data = seal_reply(text, binding.keyring, binding.request_id, binding.request_sha256)
-        return self._done(talk, Entry("reply", data, served_by=self._served_by))
+        return replace(self._done(talk), replies=[Entry("reply", data, served_by=self._served_by)])
 
-    def _done(self, talk: Dialogue, last: Entry) -> Outcome:
+    def _done(self, talk: Dialogue) -> Outcome:
+        """The outcome of a call that succeeded, but for the end of its reply."""
         usage, estimated = self._counted(talk)
         return Outcome(
             "done",
-            [last],
+            [],
             cost=self._cost(usage),
             usage=usage,
             estimated=estimated,
@@ -234,10 +238,11 @@ class Call:
                 await self._pass_on(out, piece, hold=True)
         if self._held is None:
             raise GatewayError("upstream_truncated", "the provider's stream ended before it was finished")
+        done = self._done(talk)  # before the chain ends: a plug-in's count may fail, and that must be told
         index, last = self._chain.index, self._held
         data = self._chain.seal(last.data, final=True)
         served_by = "" if index else self._served_by
-        return self._done(talk, Entry("chunk", data, index, event=last.event, served_by=served_by))
+        return replace(done, replies=[Entry("chunk", data, index, event=last.event, served_by=served_by)])
 
     def _last_words(self, talk: Dialogue, last: dict[str, Any]) -> Iterator[Piece]:
         """What the writer has left to say; told our own count first, where the provider gave none."""

@@ -100,9 +100,10 @@ class Delivery:
             callback()
 
     def cancel(self) -> None:
-        """Stop the request's call; what was generated is settled."""
-        self.cancelled = True
-        self._on_cancel()
+        """Stop the request's call, once; what was generated is settled."""
+        if not self.cancelled:
+            self.cancelled = True
+            self._on_cancel()
 
     def lose(self) -> None:
         """The lease is another's: drop everything."""

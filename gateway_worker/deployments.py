@@ -139,6 +139,10 @@ class Deployment:
         """Whether the provider takes the request in its own dialect."""
         return request.operation in self.provider.speaks
 
+    def counts_here(self, request: Request) -> bool:
+        """Whether the gateway answers with a count of its own, and nobody is called."""
+        return request.operation == "count_tokens" and not self.speaks(request)
+
     def fields(self, request: ChatRequest) -> dict[str, Any]:
         """A chat completion's fields for the provider, with an output bound."""
         found = {

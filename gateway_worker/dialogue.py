@@ -44,7 +44,7 @@ def dialogue(request: Request, deployment: Deployment) -> Dialogue:
         return _embeddings(request, deployment)
     if deployment.speaks(request):
         return _native(request, deployment)
-    if request.operation == "count_tokens":
+    if deployment.counts_here(request):
         return _counted_here(request, deployment)
     return _by_chat(request, deployment)
 

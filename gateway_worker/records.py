@@ -107,12 +107,14 @@ class Gate:
         rpm, tpm: its rates, or None.
         tokens: what the call counts as in ``tpm``.
         probe_seconds: how long the call may take, should it be the one that tries a broken deployment out.
+        asks: whether anybody is called at all; else nothing is held against it.
     """
 
     rpm: int | None = None
     tpm: int | None = None
     tokens: int = 0
     probe_seconds: float = 60.0
+    asks: bool = True
 
     def args(self) -> dict[str, str]:
         """As the scripts take it."""
@@ -121,6 +123,7 @@ class Gate:
             "tpm": str(self.tpm or ""),
             "tokens": str(self.tokens),
             "probe_ms": str(round(self.probe_seconds * 1000)),
+            "asks": "1" if self.asks else "",
         }
 
 

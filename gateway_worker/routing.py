@@ -10,10 +10,9 @@ from typing import Final
 
 from gateway_worker.deployments import Deployment
 from gateway_worker.records import Admission, Note, Outcome
+from gateway_worker.standing import Clock, Latency, RetryBudget, Standing
 from model_gateway.errors import GatewayError
 from model_gateway.settings import Routing
-
-Clock = Callable[[], float]
 
 AGAIN: Final = frozenset({"rate_limit_exceeded", "upstream_error", "upstream_unavailable"})
 """Failures after which the same deployment may be asked again, where it was not paid."""
@@ -38,6 +37,9 @@ _TELLS_NOTHING: Final = frozenset(
 
 
 _HINT_SECONDS: Final = 1.0
+_MOMENT_SECONDS: Final = 0.05
+"""A rate that opens this soon is waited for, whoever else there is: two clocks may differ about a wait that is over."""
+
 _MAX_BLOCK_SECONDS: Final = 300.0
 """A Retry-After that claims more than this is not believed further."""
 
@@ -59,77 +61,6 @@ def note_of(outcome: Outcome, learned_wait: float) -> Note:
     if code in _BROKEN:
         return Note("error", blocked)
     return Note("none" if code in _TELLS_NOTHING else "ok", blocked)
-
-
-class RetryBudget:
-    """How many retries a deployment may still be given, so that an outage is not answered with more load.
-
-    Each first call earns ``ratio`` of a retry; a few are there from the start, and again after each success.
-    """
-
-    MINIMUM: Final = 3.0
-    _MOST: Final = 100.0
-
-    def __init__(self, ratio: float) -> None:
-        self._ratio = ratio
-        self._left = self.MINIMUM if ratio else 0.0
-
-    def first_call(self) -> None:
-        """A request's first call of the deployment."""
-        self._left = min(self._left + self._ratio, self._MOST)
-
-    def succeeded(self) -> None:
-        """It works: nothing is lost by trying again now and then."""
-        if self._ratio:
-            self._left = max(self._left, self.MINIMUM)
-
-    def take(self) -> bool:
-        """Take one retry, if there is one."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-
-class Latency:
-    """A deployment's recent latency in seconds, an exponential mean; old news is forgotten."""
-
-    _WEIGHT: Final = 0.2
-    _FRESH_SECONDS: Final = 60.0
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._mean = 0.0
-        self._at = float("-inf")
-
-    def add(self, seconds: float) -> None:
-        """One call's: to its first chunk if it was streamed, else to its end."""
-        self._mean = seconds if self.unknown else self._mean + self._WEIGHT * (seconds - self._mean)
-        self._at = self._clock()
-
-    @property
-    def unknown(self) -> bool:
-        """Whether there is no recent call to go by."""
-        return self._clock() - self._at > self._FRESH_SECONDS
-
-    @property
-    def expected(self) -> float:
-        """Seconds; 0 where it is unknown, so that it is tried."""
-        return 0.0 if self.unknown else self._mean
-
-
-@dataclass(slots=True)
-class Standing:
-    """What this process knows of a deployment: hints that save a question; Redis decides.
-
-    Attributes:
-        shut: why it may not be called, and until when that is believed without asking.
-    """
-
-    retries: RetryBudget
-    latency: Latency
-    shut: Admission | None = None
-    shut_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -173,17 +104,23 @@ class Route:
         """Who would be asked if all were well."""
         return self.groups[0][0].deployment
 
-    def next(self) -> tuple[Candidate, float] | None:
-        """Whom to ask next, and the seconds to wait before; None where nobody is left or no time is."""
+    def next(self, *, believe: bool = True) -> tuple[Candidate, float] | None:
+        """Whom to ask next, and the seconds to wait before; None where nobody is left or no time is.
+
+        Args:
+            believe: pass over who was found shut a moment ago, without asking again.
+        """
         while (chosen := self._least_reluctant()) is not None:
             now = self.clock()
-            if chosen.standing.shut is not None and chosen.standing.shut_until > now:
+            wait = max(0.0, chosen.not_before - now)
+            if believe and chosen.standing.shut is not None and chosen.standing.shut_until > now:
                 self._shut(chosen, chosen.standing.shut)
+            elif now + wait >= self.deadline:
+                return None
             elif chosen.calls and not chosen.standing.retries.take():
                 chosen.out = True
             else:
-                wait = max(0.0, chosen.not_before - now)
-                return (chosen, wait) if now + wait < self.deadline else None
+                return chosen, wait
         return None
 
     def _least_reluctant(self) -> Candidate | None:
@@ -205,16 +142,17 @@ class Route:
         """The candidate may not be called now, by anybody; this process believes it for a second at most."""
         candidate.standing.shut = admission
         candidate.standing.shut_until = self.clock() + min(admission.wait, _HINT_SECONDS)
+        self._not_called(candidate)
         self._shut(candidate, admission)
 
     def _shut(self, candidate: Candidate, admission: Admission) -> None:
         """Wait for a rate, if nobody else can be asked and it is not for long; never for what is broken."""
         now = self.clock()
         candidate.patience = candidate.patience or now + candidate.deployment.row.queue_timeout
-        self.refused(candidate, _refusal(candidate.deployment.name, admission))
+        self._out(candidate, _refusal(candidate.deployment.name, admission))
         if (
             admission.reason == "rate_limited"
-            and candidate in self.groups[-1]
+            and (candidate in self.groups[-1] or admission.wait <= _MOMENT_SECONDS)
             and now + admission.wait <= candidate.patience
         ):
             candidate.out = False
@@ -223,17 +161,29 @@ class Route:
 
     def refused(self, candidate: Candidate, error: GatewayError) -> None:
         """The candidate was not asked, and will not be."""
+        self._not_called(candidate)
+        self._out(candidate, error)
+
+    def _out(self, candidate: Candidate, error: GatewayError) -> None:
         candidate.out = True
         self.refusal = error
+
+    def _not_called(self, candidate: Candidate) -> None:
+        """Where that was to be a retry, it was none."""
+        if candidate.calls:
+            candidate.standing.retries.give_back()
 
     def ended(self, candidate: Candidate, outcome: Outcome, seconds: float) -> bool:
         """Take a call's outcome into account. Returns whether the request may be put to somebody once more."""
         if outcome.state == "done":
-            candidate.standing.retries.succeeded()
             candidate.standing.latency.add(seconds)
             return False
         code = outcome.error_code
-        if outcome.state == "cancelled" or outcome.chunks or code not in ELSEWHERE:
+        if outcome.state == "cancelled" or code not in ELSEWHERE:
+            return False
+        if code not in _TELLS_NOTHING:
+            candidate.standing.latency.failed()
+        if outcome.chunks:
             return False
         candidate.out = outcome.unknown or code not in AGAIN or not self._may_retry(candidate, outcome)
         return True
@@ -303,5 +253,6 @@ class Router:
 
     def _standing(self, name: str) -> Standing:
         if name not in self._standings:
-            self._standings[name] = Standing(RetryBudget(float(self._settings.retry_budget)), Latency(self._clock))
+            ratio = float(self._settings.retry_budget)
+            self._standings[name] = Standing(RetryBudget(ratio, self._clock), Latency(self._clock))
         return self._standings[name]

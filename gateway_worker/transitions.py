@@ -19,6 +19,7 @@ RUNNING_TTL_MS: Final = 7 * 86_400_000
 
 _SETTLE_SECONDS: Final = 600.0
 _ADMIT_SECONDS: Final = 10.0
+_NOTE_SECONDS: Final = 1.0
 
 
 _MAX_DEAD_FIELDS: Final = 32
@@ -32,6 +33,7 @@ def _load(name: str, *more: str, allow_oom: bool = False) -> Script:
 
 _ADMIT: Final = _load("admit", "budget", "deployment")
 _ADVANCE: Final = _load("advance", "budget", "deployment")
+_NOTE: Final = _load("note", "budget", "deployment")
 _EMIT: Final = _load("emit", allow_oom=True)
 _SETTLE: Final = _load("settle", "budget", "deployment", allow_oom=True)
 _REFUSE: Final = _load("refuse", "budget", allow_oom=True)
@@ -39,7 +41,7 @@ _DEAD: Final = load_script("gateway_worker", "dead_letter", "model_gateway:prelu
 
 
 class Transitions:
-    """Admit, emit, settle, refuse, dead-letter: each one script, one round trip, idempotent."""
+    """Admit, advance, note, emit, settle, refuse, dead-letter: each one script, one round trip, idempotent."""
 
     def __init__(self, scripts: Scripts, keys: Keys, config: GatewayConfig, consumer: str) -> None:
         self._scripts = scripts
@@ -78,7 +80,7 @@ class Transitions:
             amount=str(amount),
             scopes=self._scopes,
             old="1" if old else "0",
-            gate=gate.args(),
+            gate=self._gate(gate),
             max_attempts=str(self._config.redelivery.max_attempts),
             running_ttl_ms=str(RUNNING_TTL_MS),
             error_fields=["usd_nano", "0", "usd", "0", *failed.fields()],
@@ -96,7 +98,7 @@ class Transitions:
             gate: what its deployment is held against.
 
         Returns:
-            ``admitted``; or ``gated``, ``refused``, ``cancelled``, ``missing`` (nothing changed: settle the failed one)
+            ``admitted``; or ``gated``, ``refused``, ``cancelled``, ``missing`` (no money moved: settle the failed one)
             or ``stale`` (another worker has it).
         """
         failed, outcome = ended.subject, ended.outcome
@@ -116,11 +118,20 @@ class Transitions:
             note=self._note(outcome.note),
             amount=str(amount),
             scopes=self._scopes,
-            gate=gate.args(),
+            gate=self._gate(gate),
             running_ttl_ms=str(RUNNING_TTL_MS),
             within=_ADMIT_SECONDS,
         )
         return _admission(answer)
+
+    async def note(self, ended: Ended) -> None:
+        """Say at once what a failed attempt says of its deployment: its request waits, and others must not run into it.
+
+        Raises:
+            GatewayError: it could not be said; ``advance`` or ``settle`` will.
+        """
+        attempt, note = str(ended.admission.attempt), self._note(ended.outcome.note)
+        await self._call(_NOTE, ended.subject, [], attempt=attempt, note=note, within=_NOTE_SECONDS)
 
     async def emit(self, subject: Subject, attempt: int, chunks: Sequence[Entry], signature: str) -> bool:
         """Write chunks. Returns whether somebody asked for the request to be cancelled.
@@ -220,6 +231,9 @@ class Transitions:
         payload = [*kept, error.data] if error else kept
         answer = await self._scripts.call(_DEAD, keys, args, *payload, within=_SETTLE_SECONDS)
         return str(answer[0].decode())
+
+    def _gate(self, gate: Gate) -> dict[str, str]:
+        return {**gate.args(), "breaker": self._breaker["window_ms"]}
 
     def _note(self, note: Note) -> dict[str, str]:
         return {"result": note.result, "blocked_ms": str(round(note.blocked_seconds * 1000)), **self._breaker}

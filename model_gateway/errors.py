@@ -65,6 +65,15 @@ KINDS: Final[dict[str, Kind]] = {
 }
 
 
+MAX_MESSAGE: Final = 4_000
+MAX_PARAM: Final = 500
+"""Characters; a field's name may be as long as the body, and an error is written down in several places."""
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class GatewayError(Exception):
     """An error with a code out of ``KINDS``: what happened, to what, and what to do.
 
@@ -88,11 +97,12 @@ class GatewayError(Exception):
         status: int | None = None,
         billed: bool = True,
     ) -> None:
+        message = _clipped(message, MAX_MESSAGE)
         super().__init__(message)
         kind = KINDS.get(code, KINDS["internal_error"])
         self.code = code
         self.message = message
-        self.param = param
+        self.param = param if param is None else _clipped(param, MAX_PARAM)
         self.retry_after = retry_after
         self.status = status or kind.status
         self.type = kind.type

@@ -1,5 +1,5 @@
 -- Close an attempt that failed and start the next one, on the same or on another deployment: one script, so that no
--- moment has neither reservation nor charge, or both. Where the next can't start, nothing changes: settle the failed one.
+-- moment has neither reservation nor charge, or both. Where the next can't start, no money moves: settle the failed one.
 --
 -- KEYS: see request.lua; 11 the failed attempt's deployment, 12 the next one's
 -- args: see request.lua, budget.lua, deployment.lua (base and model are the next attempt's); besides: id, attempt (that
@@ -19,6 +19,9 @@ elseif tonumber(held.attempt) == tonumber(a.attempt) + 1 then
 elseif rec.cancel then
   return { 'cancelled' }
 end
+-- First of all, as the failure may be what shuts the way: a circuit that it opens is not tried again through.
+local failed_base = cjson.decode(a.failed_base)
+leave_early(DEPLOYMENT, a.attempt, a.note, failed_base)
 local shut = gated(KEYS[12], a.gate)
 if shut then
   return shut
@@ -30,8 +33,6 @@ if checked.refusing then
   return { 'refused' }
 end
 
-local failed_base = cjson.decode(a.failed_base)
-leave(DEPLOYMENT, a.note, failed_base)
 if a.unknown == '1' then
   charge_unknown(held, failed_base, a.failed_model, held.amount, a.unknown_reason)
 else

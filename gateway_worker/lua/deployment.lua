@@ -3,7 +3,7 @@
 -- A deployment's hash: open_until (ms), opened (times in a row), probe and probe_until (whose call tries it out);
 --   span, calls, failures, before_calls, before_failures (counts of this window and the one before), timeouts (in a row);
 --   minute, requests, tokens, before_requests, before_tokens (rates); blocked_until (ms: what its headers asked for)
--- gate: {rpm, tpm, tokens, probe_ms}; an empty rpm or tpm: no limit
+-- gate: {asks, breaker, rpm, tpm, tokens, probe_ms}; an empty asks: nobody is called; breaker, rpm or tpm: none
 -- note: {result: ok|error|timeout|none, blocked_ms, window_ms, min_calls, error_rate, timeouts, open_ms, max_open_ms};
 --   an empty window_ms: no breaker
 
@@ -38,12 +38,16 @@ end
 
 -- nil where the deployment may be called; else {'gated', reason, wait in ms}. Writes nothing.
 local function gated(key, gate)
+  if gate.asks == '' then
+    return nil
+  end
   local d = hash(key)
+  local open_until = gate.breaker ~= '' and d.open_until
   if n(d.blocked_until) > NOW then
     return { 'gated', 'rate_limited', digits(n(d.blocked_until) - NOW) }
-  elseif n(d.open_until) > NOW then
-    return { 'gated', 'circuit_open', digits(n(d.open_until) - NOW) }
-  elseif d.open_until and n(d.probe_until) > NOW and d.probe ~= a.token then
+  elseif open_until and n(open_until) > NOW then
+    return { 'gated', 'circuit_open', digits(n(open_until) - NOW) }
+  elseif open_until and n(d.probe_until) > NOW and d.probe ~= a.token then
     return { 'gated', 'circuit_open', digits(math.min(1000, n(d.probe_until) - NOW)) }
   end
   if gate.rpm == '' and gate.tpm == '' then
@@ -64,7 +68,10 @@ end
 
 -- Count a call that `gated` let through; the one that finds the circuit open is its probe.
 local function enter(key, gate)
-  local open = redis.call('HGET', key, 'open_until')
+  if gate.asks == '' then
+    return
+  end
+  local open = gate.breaker ~= '' and redis.call('HGET', key, 'open_until')
   if open then
     redis.call('HSET', key, 'probe', a.token, 'probe_until', digits(NOW + tonumber(gate.probe_ms)))
   end
@@ -108,14 +115,15 @@ end
 
 -- Note how a call ended; `base`: the fields of an event about it.
 local function leave(key, note, base)
+  local d, failed = hash(key), note.result == 'error' or note.result == 'timeout'
   if note.blocked_ms ~= '0' then
-    redis.call('HSET', key, 'blocked_until', digits(NOW + tonumber(note.blocked_ms)))
+    local blocked_until = math.max(n(d.blocked_until), NOW + tonumber(note.blocked_ms))
+    redis.call('HSET', key, 'blocked_until', digits(blocked_until))
     redis.call('PEXPIRE', key, DEPLOYMENT_TTL_MS)
   end
   if note.window_ms == '' then
     return
   end
-  local d, failed = hash(key), note.result == 'error' or note.result == 'timeout'
   if d.open_until then
     if d.probe ~= a.token then
       return -- began before the circuit opened
@@ -131,4 +139,12 @@ local function leave(key, note, base)
     count_result(key, d, note, base, failed)
   end
   redis.call('PEXPIRE', key, DEPLOYMENT_TTL_MS)
+end
+
+-- The same ahead of the attempt's close, which then does not count it again.
+local function leave_early(key, attempt, note, base)
+  if rec.noted ~= attempt then
+    leave(key, note, base)
+    redis.call('HSET', RECORD, 'noted', attempt)
+  end
 end

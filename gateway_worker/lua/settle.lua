@@ -17,7 +17,7 @@ local function close(state, held, cost)
   redis.call('HINCRBY', COUNTERS, 'latency|' .. a.bucket .. '|' .. a.model, 1)
   redis.call('HINCRBY', COUNTERS, 'latency_ms|' .. a.model, a.latency_ms)
   local fields = {
-    'attempt', a.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
+    'attempt', held.attempt, 'window', held.window, 'scopes', held.scopes, 'reserved_nano', held.amount,
     'usd_nano', cost, 'usd', usd(cost),
   }
   for _, value in ipairs(a.fields) do
@@ -49,13 +49,19 @@ end
 
 -- A request that was taken over with nothing reserved has nothing to charge.
 if not held then
-  held, cost = { window = rec.window or a.window, amount = '0', scopes = '' }, '0'
+  held, cost = { window = rec.window or a.window, amount = '0', scopes = '', attempt = a.attempt }, '0'
+elseif held.attempt ~= a.attempt then
+  -- The next attempt was started and nobody heard of it: it called nobody, and closed the one that this is about.
+  cost = '0'
+  charge(held, cost, a.model, base)
 elseif a.unknown == '1' then
   charge_unknown(held, base, a.model, held.amount, a.unknown_reason)
   cost = '0'
 else
   charge(held, cost, a.model, base)
 end
-leave(DEPLOYMENT, a.note, base)
+if rec.noted ~= a.attempt then
+  leave(DEPLOYMENT, a.note, base)
+end
 close(a.state, held, cost)
 return { 'settled' }

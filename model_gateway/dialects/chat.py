@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from model_gateway.dialects.answers import Piece, Reader, Writer
 from model_gateway.dialects.request import Attachments, Request, bound, openai_tier
+from model_gateway.dialects.saying import text_of
 from model_gateway.dialects.strict_json import Checked, parse_object, unsupported
 from model_gateway.money import Usage, usage_from_openai
 from model_gateway.signing import clean_object
@@ -262,7 +263,7 @@ class ChatReader(Reader):
     def chunk(self, parsed: dict[str, Any]) -> None:
         self.usage = self._usage_of(parsed) or self.usage
         for choice in choices_of(parsed):
-            index = choice.get("index", 0)
+            index = index_of(choice)
             self._seen.add(index)
             self._said.append(text_of(choice.get("delta")))
             if choice.get("finish_reason"):
@@ -295,14 +296,7 @@ def choices_of(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
-def text_of(part: Any) -> str:
-    """Everything that a message or delta says, for counting: content, refusal, reasoning, tool calls."""
-    if not isinstance(part, dict):
-        return ""
-    said = [part.get(name) for name in ("content", "refusal", "reasoning_content")]
-    text = "".join(value for value in said if isinstance(value, str))
-    for call in part.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            text += str(function.get("name") or "") + str(function.get("arguments") or "")
-    return text
+def index_of(choice: Mapping[str, Any]) -> int:
+    """Which choice it is; servers that give one only may not number it."""
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0

@@ -82,6 +82,14 @@ class Request(ABC):
             GatewayError: ``unsupported_parameter``, for what a chat completion can't say.
         """
 
+    def own_name(self, param: str) -> str:
+        """What the client calls a field of the chat completion that ``to_chat`` made; here the same.
+
+        Args:
+            param: the field's path there.
+        """
+        return param
+
     @abstractmethod
     def native_body(self, engine: str, output_bound: int) -> dict[str, Any]:
         """The body for a provider that speaks this dialect: the client's own, but for the model and a missing bound."""

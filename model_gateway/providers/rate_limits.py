@@ -33,17 +33,17 @@ class LearnedLimits:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._wait = 0.0
+        self._until_whole = 0.0
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Note what a reply's headers say; names in any case."""
         waits = [self._until(headers.get(reset, "")) for left, reset in _PAIRS if _is_none(headers.get(left))]
-        self._wait = min(max(waits, default=0.0), MAX_WAIT_SECONDS)
+        self._until_whole = self._now() + min(max(waits, default=0.0), MAX_WAIT_SECONDS)
 
     def take(self) -> float:
         """Seconds to leave the provider alone, told once; 0 where it has said nothing of the kind."""
-        wait, self._wait = self._wait, 0.0
-        return wait
+        until, self._until_whole = self._until_whole, 0.0
+        return max(0.0, until - self._now())
 
     def _until(self, text: str) -> float:
         """Seconds until a reset: ``6m0s``, ``20ms``, plain seconds, or a date (RFC 3339)."""

@@ -414,6 +414,16 @@ async def test_what_a_chat_cannot_say_is_refused_by_the_provider_that_is_asked_s
     await check_idle(house.redis, LIMIT)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_field_that_the_asked_provider_refuses_has_the_name_that_this_client_gave_it(
+    anthropic, upstream, stream
+):
+    upstream.next(Behaviour(status=400, body=b'{"error": {"message": "no", "param": "tools[0].function.parameters"}}'))
+    with pytest.raises(sdk.BadRequestError) as caught:
+        await anthropic.messages.create(model="paid", max_tokens=50, messages=HELLO, tools=[TOOL], stream=stream)
+    assert caught.value.body["error"]["details"]["param"] == "tools[0].input_schema"
+
+
 @pytest.mark.parametrize("model", ["paid", "claude"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from model_gateway.dialects import ChatRequest, check_for
-from model_gateway.dialects.chat import parse_chat
-from model_gateway.dialects.strict_json import parse_json
-from model_gateway.errors import GatewayError
+from model_gateway.dialects.chat import ChatReader, parse_chat
+from model_gateway.dialects.strict_json import parse_json, unsupported
+from model_gateway.errors import MAX_MESSAGE, MAX_PARAM, GatewayError
 from model_gateway.settings import ModelRow
 
 ROW = ModelRow(provider="echo", max_tokens=100)
@@ -284,3 +284,22 @@ def test_a_long_list_of_wrong_items_is_refused_at_its_first(field: str) -> None:
     with pytest.raises(GatewayError) as caught:
         parse_chat(body + b'"' + field.encode() + b'":' + wrong + b"}")
     assert caught.value.__context__.error_count() <= 2
+
+
+def test_everything_that_is_said_counts_wherever_it_stands() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}]
+    custom = {"type": "custom", "custom": {"name": "d", "input": "e"}}
+    said = {"content": parts, "reasoning": "c", "tool_calls": [custom, "x"]}
+    reader = ChatReader()
+    reader.chunk({"choices": [{"index": None, "delta": said, "finish_reason": "stop"}]})
+    assert (reader.text, reader.complete) == ("abcde", True)
+
+
+@pytest.mark.parametrize("odd", [{"index": []}, {"delta": {"tool_calls": 5}}])
+def test_an_odd_chunk_is_passed_on_all_the_same(odd: dict[str, Any]) -> None:
+    ChatReader().chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"} | odd]})
+
+
+def test_an_error_is_no_longer_than_its_reader_s_patience() -> None:
+    error = unsupported("k" * 10_000, "is " + "x" * 10_000)
+    assert (len(error.message), len(error.param or "")) == (MAX_MESSAGE, MAX_PARAM)

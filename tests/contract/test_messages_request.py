@@ -7,7 +7,9 @@ import pytest
 from model_gateway.dialects import DIALECTS, check_for
 from model_gateway.dialects.chat import ChatRequest, parse_chat
 from model_gateway.dialects.messages import MessagesRequest, parse_count_tokens, parse_messages
+from model_gateway.dialects.naming import in_own_words
 from model_gateway.dialects.request import Attachments
+from model_gateway.dialects.strict_json import unsupported
 from model_gateway.errors import KINDS, GatewayError
 from model_gateway.settings import ModelRow
 
@@ -518,3 +520,43 @@ def test_an_error_has_anthropics_shape_and_the_gateways_code(code: str, kind: st
     for operation in ("messages", "count_tokens"):
         dialect = DIALECTS[operation]
         assert dialect.error(error) == dialect.stream_error(error) == expected
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5])
+def test_a_block_within_a_document_whose_type_is_no_text_is_refused(kind: Any) -> None:
+    inner = {"type": "document", "source": {"type": "content", "content": [{"type": kind, "text": "x"}]}}
+    request = messages(messages=user(inner))
+    assert "messages[0].content[0].source.content[0].type" in request.priced
+    with pytest.raises(GatewayError):
+        request.to_chat()
+
+
+@pytest.mark.parametrize("content", [["said"], 5, None, [None]])
+def test_a_document_s_content_that_is_no_block_is_refused_and_not_dropped(content: Any) -> None:
+    inner = {"type": "document", "source": {"type": "content", "content": content}}
+    assert unsaid(messages=user(inner)) == ("invalid_value", "messages[0].content[0].source.content")
+
+
+TURNS = [*user(text("a")), {"role": "assistant", "content": [USE]}, *user(result("x"), result("y", "toolu_2"))]
+
+
+@pytest.mark.parametrize(
+    ("param", "own"),
+    [
+        ("reasoning_effort", "thinking"),
+        ("stop", "stop_sequences"),
+        ("user", "metadata.user_id"),
+        ("response_format", "output_format"),
+        ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
+        ("tools[1].function.parameters", "tools[1].input_schema"),
+        ("tools[1].function.name", "tools[1].name"),
+        ("tool_choice.function.name", "tool_choice.name"),
+        ("temperature", "temperature"),
+        ("messages[0].content", "system"),
+        ("messages[1].content", "messages[0]"),
+        ("messages[4].tool_call_id", "messages[2]"),
+    ],
+)
+def test_an_error_about_the_chat_names_the_clients_own_field(param: str, own: str) -> None:
+    error = in_own_words(messages(system="s", messages=TURNS), unsupported(param, "is not known"))
+    assert (error.param, error.message) == (own, f"{own} is not known")

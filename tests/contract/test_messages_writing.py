@@ -464,3 +464,50 @@ def test_a_count_is_free_and_passes_untouched() -> None:
     reader.reply(orjson.loads(text))
     assert (reader.usage, reader.complete) == (Usage(), False)
     assert request.native_writer().reply(orjson.loads(text), text) == text
+
+
+def test_calls_without_a_number_or_an_id_are_told_apart_by_their_names() -> None:
+    first = {"tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}]}
+    more = {"tool_calls": [{"function": {"arguments": "1}"}}]}
+    second = {"tool_calls": [{"function": {"name": "f", "arguments": '{"b":2}'}}]}
+    blocks = gathered(streamed(chunk(first), chunk(more), chunk(second)))
+    assert [found["input"] for found in blocks] == [{"a": 1}, {"b": 2}]
+
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+    {"type": "text", "text": "hel"},
+    {"type": "text", "text": "lo"},
+]
+
+
+def test_content_in_parts_is_text_and_the_thinking_in_it_is_thinking() -> None:
+    streams = gathered(streamed(chunk({"content": PARTS}), chunk({}, "stop")))
+    for blocks in (whole({"content": PARTS})["content"], streams):
+        thinking, said = blocks
+        assert (thinking["thinking"], said["text"]) == ("hm", "hello")
+
+
+def test_a_choice_without_a_number_is_the_first() -> None:
+    unnumbered = {"id": "c1", "choices": [{"index": None, "delta": {"content": "yes"}, "finish_reason": "stop"}]}
+    assert gathered(streamed(unnumbered)) == [{"type": "text", "text": "yes"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": 5},
+        {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}]},
+        {"content": {"text": "x"}},
+        {"thinking_blocks": [{}]},
+    ],
+)
+def test_what_can_not_be_read_is_a_bad_answer_and_not_left_out(message: dict[str, Any]) -> None:
+    with pytest.raises(GatewayError) as caught:
+        whole(message)
+    assert caught.value.code == "upstream_invalid_response"
+
+
+def test_redacted_thinking_goes_out_without_its_place_in_a_chat_s_list() -> None:
+    told = gathered(streamed(chunk({"thinking_blocks": [{"index": 0, **REDACTED}]})))
+    assert told == [REDACTED]

@@ -1,13 +1,17 @@
 import base64
 import json
+import time
 from typing import Any, get_type_hints
 
 import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from model_gateway.dialects import DIALECTS, ChatRequest, check_for
+from model_gateway.dialects.naming import in_own_words
 from model_gateway.dialects.responses import ResponsesRequest, parse_responses
 from model_gateway.dialects.responses.sealing import seal, unseal
+from model_gateway.dialects.responses.turns import messages_of
+from model_gateway.dialects.strict_json import unsupported
 from model_gateway.errors import GatewayError
 from model_gateway.settings import ModelRow
 
@@ -590,3 +594,56 @@ def test_no_field_of_the_sdks_is_dropped_in_silence() -> None:
             ("unsupported_parameter", name),
             ("invalid_type", name),
         )
+
+
+def test_a_choice_among_tools_that_are_no_list_is_refused() -> None:
+    tools = [{"type": "function", "name": "f", "parameters": {}}]
+    fields = {"tools": tools, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": 5}}
+    assert refused(fields, in_chat=True) == ("invalid_value", "tool_choice.tools")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"type": "reasoning", "encrypted_content": seal({"thinking_blocks": [1]})}],
+        [{"type": "reasoning", "encrypted_content": seal({"thinking_blocks": [1]})}, CALL],
+        [{"role": "assistant", "content": "x"}],
+    ],
+    ids=["sealed", "before calls", "after calls"],
+)
+def test_the_work_of_joining_a_turn_grows_with_its_items_and_not_with_their_square(items: list[Any]) -> None:
+    few, many = _seconds([CALL, *items * 2_000], times=3), _seconds([CALL, *items * 80_000], times=1)
+    assert many < few * 150
+
+
+def _seconds(items: list[Any], times: int) -> float:
+    """Of the processor alone; the least of a few."""
+    found = []
+    for _ in range(times):
+        begun = time.process_time()
+        messages_of({"input": items})
+        found.append(time.process_time() - begun)
+    return min(found)
+
+
+@pytest.mark.parametrize(
+    ("param", "own"),
+    [
+        ("reasoning_effort", "reasoning.effort"),
+        ("verbosity", "text.verbosity"),
+        ("response_format", "text.format"),
+        ("response_format.json_schema.schema", "text.format.schema"),
+        ("tools[2].function.parameters", "tools[2].parameters"),
+        ("tools[0].type", "tools[0].type"),
+        ("tool_choice.function.name", "tool_choice.name"),
+        ("tool_choice.allowed_tools.tools[1].function.name", "tool_choice.tools[1].name"),
+        ("max_completion_tokens", "max_output_tokens"),
+        ("top_logprobs", "include"),
+        ("messages[0].content", "instructions"),
+        ("messages[1].content[0].image_url.url", "input"),
+        ("user", "user"),
+    ],
+)
+def test_an_error_about_the_chat_names_the_clients_own_field(param: str, own: str) -> None:
+    error = in_own_words(ask(instructions="i"), unsupported(param, "is not known"))
+    assert (error.param, error.message) == (own, f"{own} is not known")

@@ -605,3 +605,46 @@ def test_a_providers_own_events_pass_untouched_by_their_names() -> None:
     [piece] = request.native_writer().chunk(orjson.loads(data), data)
     assert piece == Piece(data, "response.created")
     assert request.native_writer().reply({"id": "r"}, b' {"id": "r"}\n') == b'{"id": "r"}'
+
+
+def test_calls_are_told_apart_by_their_ids_where_all_bear_the_same_number() -> None:
+    events = streamed(
+        chunk(call(0, name="f", call_id="c1", arguments="{}")),
+        chunk(call(0, name="g", call_id="c2", arguments="[")),
+        chunk(call(0, call_id="c2", arguments="]")),
+        chunk({}, "tool_calls"),
+    )
+    output = events[-1]["response"]["output"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in output] == [
+        ("c1", "f", "{}"),
+        ("c2", "g", "[]"),
+    ]
+
+
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+PARTS = [THOUGHT, {"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+
+
+def test_content_in_parts_is_text_and_the_thinking_in_it_reasoning() -> None:
+    streams = streamed(chunk({"content": PARTS}), chunk({}, "stop"))
+    for output in (whole({"content": PARTS})["output"], streams[-1]["response"]["output"]):
+        reasoning, message = output
+        assert reasoning["summary"][0]["text"] == "hm"
+        assert message["content"][0]["text"] == "hello"
+
+
+def test_a_choice_without_a_number_is_the_first() -> None:
+    events = streamed(chunk({"content": "hello"}, index=None), chunk({}, "stop", index=None))
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "hello"
+
+
+@pytest.mark.parametrize("calls", [5, {"id": "c1"}, ["c1"]])
+def test_tool_calls_that_are_none_are_the_providers_fault(calls: Any) -> None:
+    with pytest.raises(GatewayError) as caught:
+        whole({"tool_calls": calls})
+    assert caught.value.code == "upstream_invalid_response"
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_an_event_of_a_strange_type_is_read_past(kind: Any) -> None:
+    assert read({"type": kind, "delta": "x"}).text == ""

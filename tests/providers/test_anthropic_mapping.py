@@ -1,9 +1,11 @@
 """Chat fields to the Messages API and back, as pure functions."""
 
 import base64
+import copy
 from typing import Any
 
 import pytest
+from openai.lib.streaming._deltas import accumulate_delta
 
 from model_gateway.dialects.chat import ChatReader
 from model_gateway.errors import GatewayError
@@ -213,7 +215,6 @@ def test_a_part_that_can_t_be_said_is_refused_by_its_path(part: JSON, code: str,
         ({"role": "function", "name": "f", "content": "x"}, "messages[0].role"),
         ({"role": "user", "content": "x", "name": "bob"}, "messages[0].name"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "messages[0].audio"),
-        ({"role": "assistant", "reasoning_content": "x"}, "messages[0].reasoning_content"),
         ({"role": "assistant", "function_call": {"name": "f"}}, "messages[0].function_call"),
         (
             {"role": "system", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]},
@@ -426,21 +427,16 @@ def streamed(*sequence: JSON) -> list[JSON]:
 
 
 def gathered(chunks: list[JSON]) -> JSON:
-    """The message that a client puts together."""
+    """The message that OpenAI's SDK puts together, without the places in its lists."""
     said: JSON = {"content": ""}
     for chunk in chunks:
         for choice in chunk["choices"]:
-            for name, value in choice["delta"].items():
-                if name != "tool_calls":
-                    said[name] = said[name] + value if name in said else value
-                    continue
-                calls = said.setdefault("tool_calls", [])
-                for call in value:
-                    if call["index"] == len(calls):
-                        calls.append({"id": call["id"], "type": call["type"], "function": dict(call["function"])})
-                    else:
-                        calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
-    return said
+            said = accumulate_delta(said, copy.deepcopy(choice["delta"]))
+    return {name: unnumbered(value) if isinstance(value, list) else value for name, value in said.items()}
+
+
+def unnumbered(entries: list[JSON]) -> list[JSON]:
+    return [{name: value for name, value in entry.items() if name != "index"} for entry in entries]
 
 
 def test_all_that_a_message_can_hold_is_told_whole_and_streamed_alike() -> None:
@@ -522,7 +518,31 @@ def test_citations_are_told() -> None:
     sequence.insert(
         4, {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": citation}}
     )
-    assert gathered(streamed(*sequence))["citations"] == [citation]
+    sequence.insert(4, sequence[4])
+    assert gathered(streamed(*sequence))["citations"] == [citation, citation]
+
+
+def test_thinking_blocks_go_back_without_the_index_that_a_stream_gave_them() -> None:
+    numbered = [{"index": 0, **THOUGHT}, {"index": 1, **HIDDEN}]
+    [_, turn] = turns(*HELLO, assistant(content="hello", thinking_blocks=numbered, citations=[{"type": "x"}]))
+    assert turn["content"] == [THOUGHT, HIDDEN, TEXT]
+
+
+@pytest.mark.parametrize("parameters", ["zz", 5, True, ["city"]])
+def test_parameters_that_are_no_schema_are_refused_before_anything_is_sent(parameters: Any) -> None:
+    error = refusal(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+    assert (error.code, error.param) == ("invalid_value", "tools[0].function.parameters")
+
+
+def test_thinking_blocks_that_are_no_list_are_refused() -> None:
+    error = refusal([*HELLO, assistant(content="hello", thinking_blocks=5)])
+    assert (error.code, error.param) == ("invalid_value", "messages[1].thinking_blocks")
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_a_block_whose_type_is_no_text_makes_the_reply_invalid(kind: Any) -> None:
+    with pytest.raises(BadReplyError):
+        completion(message([{**TEXT, "type": kind}], "end_turn", None), 1)
 
 
 USAGE = usage_of(
@@ -609,3 +629,11 @@ def test_thinking_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("model_gateway.providers.anthropic.reply.MAX_KEPT", 8)
     with pytest.raises(BadReplyError, match="more than 8"):
         streamed(*events([THOUGHT]))
+
+
+def test_a_conversation_goes_on_here_after_another_vendor_s_model_answered() -> None:
+    signed = {"google": {"thought_signature": "c2ln"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": signed}
+    [turn] = turns(assistant(content="hello", reasoning_content="theirs", extra_content=signed, tool_calls=[call]))
+    assert [block["type"] for block in turn["content"]] == ["text", "tool_use"]
+    assert "c2ln" not in str(turn)

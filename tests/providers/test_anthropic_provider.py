@@ -332,7 +332,7 @@ async def test_the_rate_that_is_left_is_learned(make: Make, call: Call, upstream
     upstream.next(Behaviour(headers=headers))
     provider = make()
     await call(provider)
-    assert provider.limits.take() == 30.0
+    assert 20 < provider.limits.take() <= 30
 
 
 @pytest.mark.parametrize(

@@ -608,6 +608,20 @@ def test_citations_come_back() -> None:
     assert message_of({"text": "words"}, citationMetadata={"citationSources": cited})["citations"] == cited
 
 
+def test_streamed_citations_bear_the_index_that_openais_sdk_puts_them_together_by() -> None:
+    cited = {"citationMetadata": {"citations": [{"uri": "https://example.com"}]}}
+    chunks = streamed(reply([{"text": "a"}], **cited), reply([{"text": "b"}], **cited))
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    told = [citation for delta in deltas for citation in delta.get("citations", [])]
+    assert told == [{"index": 0, "uri": "https://example.com"}, {"index": 1, "uri": "https://example.com"}]
+
+
+def test_a_url_that_is_none_is_refused_by_its_name() -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://[x/a.png"}}
+    error = refusal({"role": "user", "content": [part]})
+    assert (error.code, error.param) == ("unsupported_parameter", "messages[0].content[0].image_url.url")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -879,3 +893,9 @@ def test_options_that_make_no_sense_are_told_with_their_paths() -> None:
             options, key=["api_version", "thinking", "include_thoughts", "task_type", "safety_settings"].index
         )
     ]
+
+
+def test_a_conversation_goes_on_here_after_another_vendor_s_model_answered() -> None:
+    thought = {"type": "thinking", "thinking": "theirs", "signature": "sig"}
+    message = {"role": "assistant", "content": "hi", "reasoning_content": "theirs", "thinking_blocks": [thought]}
+    assert contents_of(message) == [{"role": "model", "parts": [{"text": "hi"}]}]

@@ -9,7 +9,8 @@ import pytest
 
 from gateway_worker.deployments import Deployment
 from gateway_worker.records import Admission, Note, Outcome
-from gateway_worker.routing import Latency, RetryBudget, Router, note_of
+from gateway_worker.routing import Router, note_of
+from gateway_worker.standing import Latency, RetryBudget
 from model_gateway.money import FREE
 from model_gateway.providers.echo import EchoProvider
 from model_gateway.settings import DeploymentRow, Routing
@@ -147,16 +148,18 @@ def test_in_an_outage_retries_are_a_tenth_of_the_requests_and_a_few(clock):
     assert 200 < told["a"] <= 200 * 1.1 + RetryBudget.MINIMUM
 
 
-def test_retries_come_back_with_success(clock):
-    budget = RetryBudget(0.1)
+def test_a_few_retries_come_back_with_time(clock):
+    budget = RetryBudget(0.1, clock)
     assert [budget.take() for _ in range(4)] == [True, True, True, False]
-    budget.succeeded()
-    assert budget.take()
+    clock.now += 60
+    assert [budget.take() for _ in range(2)] == [True, False]
+    clock.now += 10_000
+    assert [budget.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_without_a_budget_nothing_is_retried():
-    budget = RetryBudget(0.0)
-    budget.succeeded()
+def test_without_a_budget_nothing_is_retried(clock):
+    budget = RetryBudget(0.0, clock)
+    clock.now += 10_000
     assert not budget.take()
 
 

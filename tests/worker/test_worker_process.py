@@ -178,7 +178,7 @@ async def _terminal(redis, state):
 
 
 async def test_a_request_cancelled_while_it_waits_in_the_queue_is_never_called(house, agent, upstream):
-    exchange = await agent._submit("paid", HELLO, None, {})
+    exchange = await agent._submit("chat", {"model": "paid", "messages": HELLO}, None)
     await exchange.cancel()
     await house.start_worker()
     reply = await exchange.next(20)

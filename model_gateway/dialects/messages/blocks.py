@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from model_gateway.errors import GatewayError
+from model_gateway.dialects.saying import invalid
 
 JSON = dict[str, Any]
 
@@ -43,8 +43,9 @@ class _Block:
         """Whether nothing more has to come."""
         if self.start["type"] != "tool_use":
             return True
-        text = "".join(self.arguments).strip()
-        return text.endswith("}") and _is_object(text)
+        # Looked at each time that a later block grows: put together only where it may have come to its end.
+        last = next((piece for piece in reversed(self.arguments) if piece.strip()), "")
+        return last.rstrip().endswith("}") and _is_object("".join(self.arguments))
 
 
 class BlockSequence:
@@ -149,11 +150,6 @@ class BlockSequence:
 
     def _delta(self, delta: JSON) -> JSON:
         return {"type": "content_block_delta", "index": self._index, "delta": delta}
-
-
-def invalid(what: str) -> GatewayError:
-    """The provider's answer can't be told as a message."""
-    return GatewayError("upstream_invalid_response", f"the provider answered with {what}")
 
 
 def _call(name: str, call: str) -> JSON:

@@ -22,7 +22,7 @@ _TEXTS: Final = ("text", "thinking", "name", "title", "context")
 
 def unbounded(payload: Mapping[str, Any]) -> dict[str, str]:
     """Blocks that no row can price, by their paths, as ``Request.priced`` has them."""
-    return {f"{path}.type": "" for path, block in _all_blocks(payload) if block.get("type") not in _BOUNDED}
+    return {f"{path}.type": "" for path, block in _all_blocks(payload) if str(block.get("type")) not in _BOUNDED}
 
 
 def attachments(payload: Mapping[str, Any]) -> Attachments:

@@ -33,6 +33,8 @@ def parts(content: Any, path: str) -> list[JSON]:
     """
     if isinstance(content, str):
         return _text(content)
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+        raise wrong(path, "must be a text or a list of blocks")
     return [part for place, block in blocks_in(content, path) for part in block_parts(block, place)]
 
 

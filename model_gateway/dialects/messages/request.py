@@ -15,6 +15,7 @@ from typing_extensions import override
 from model_gateway.dialects.answers import PassOn, Reader, Writer
 from model_gateway.dialects.chat import ChatRequest, ChatUsage
 from model_gateway.dialects.messages import content
+from model_gateway.dialects.messages.naming import own_name
 from model_gateway.dialects.messages.reading import CountReader, MessagesReader
 from model_gateway.dialects.messages.to_chat import chat_payload
 from model_gateway.dialects.messages.writing import MessageWriter
@@ -156,6 +157,10 @@ class MessagesRequest(Request):
             bound_param=self.bound_param,
             attachments=self.attachments,
         )
+
+    @override
+    def own_name(self, param: str) -> str:
+        return own_name(self.payload, param)
 
     @override
     def native_body(self, engine: str, output_bound: int) -> dict[str, Any]:

@@ -37,11 +37,12 @@ def chat_payload(payload: Mapping[str, Any]) -> JSON:
     Raises:
         GatewayError: ``unsupported_parameter`` or ``invalid_value``; nothing was sent.
     """
-    found: JSON = {"messages": conversation(payload)}
+    found: JSON = {}
     for make in dict.fromkeys(_MAPPED.values()):
         found |= make(payload)
     only(payload, _MAPPED.keys() | _ELSEWHERE, "")
-    return found
+    # Last, as it takes longest: what is refused may be left out, and all of it made again.
+    return {"messages": conversation(payload), **found}
 
 
 def _bound(payload: Mapping[str, Any]) -> JSON:

@@ -44,6 +44,19 @@ def conversation(payload: Mapping[str, Any]) -> list[JSON]:
     return found
 
 
+def chat_indexes(payload: Mapping[str, Any]) -> dict[int, int]:
+    """Of which turn each chat message was made, by its place there; one of none is the system prompt.
+
+    Args:
+        payload: a body that ``conversation`` takes.
+    """
+    found: list[int] = []
+    first = len(_system(payload.get("system") or "", "system"))
+    for index, turn in enumerate(payload["messages"]):
+        found += [index] * len(_ROLES[turn["role"]](turn["content"], ""))
+    return dict(enumerate(found, first))
+
+
 def _system(content: Any, path: str) -> list[JSON]:
     text = _joined(parts(content, path), path, "\n\n")
     return [{"role": "system", "content": text}] if text else []

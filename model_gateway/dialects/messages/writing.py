@@ -20,9 +20,10 @@ import orjson
 from typing_extensions import override
 
 from model_gateway.dialects.answers import Piece, Writer, named
-from model_gateway.dialects.chat import ChatUsage, chat_usage, choices_of
-from model_gateway.dialects.messages.blocks import JSON, BlockSequence, invalid
+from model_gateway.dialects.chat import ChatUsage, chat_usage, choices_of, index_of
+from model_gateway.dialects.messages.blocks import JSON, BlockSequence
 from model_gateway.dialects.messages.usage import messages_from_usage
+from model_gateway.dialects.saying import calls_of, content_of, invalid, objects, reasoning_of, text_in
 from model_gateway.money import Usage
 
 _STOP_REASONS: Final[Mapping[str, str]] = {
@@ -59,6 +60,7 @@ class MessageWriter(Writer):
         self._blocks = BlockSequence()
         self._usage: Usage | None = None
         self._begun = self._calls = self._refused = False
+        self._unnumbered = 0
         self._finish = ""
 
     @override
@@ -79,7 +81,7 @@ class MessageWriter(Writer):
             yield named({"type": "message_start", "message": self._message(parsed, [], None)})
         self._usage = self._usage_of(parsed) or self._usage
         for choice in choices_of(parsed):
-            if choice.get("index", 0) == 0:
+            if index_of(choice) == 0:
                 self._finish = str(choice.get("finish_reason") or self._finish)
                 yield from map(named, self._deltas(choice.get("delta")))
 
@@ -113,36 +115,39 @@ class MessageWriter(Writer):
         if not isinstance(delta, dict):
             return
         yield from self._thinking(delta)
-        if said := _content(delta):
+        if said := content_of(delta):
             yield from self._blocks.text(said)
-        if refusal := _text(delta, "refusal"):
+        if refusal := text_in(delta, "refusal"):
             self._refused = True
             yield from self._blocks.text(refusal)
-        for place, call in enumerate(delta.get("tool_calls") or ()):
-            yield from self._call(call, place)
+        for call in calls_of(delta):
+            yield from self._call(call)
 
     def _thinking(self, delta: JSON) -> Iterator[JSON]:
         """Thinking as it comes; and whole blocks of it, which say the same again, with a signature."""
-        signed = [block for block in delta.get("thinking_blocks") or () if isinstance(block, dict)]
-        thought = _text(delta, "reasoning_content") or _text(delta, "reasoning")
+        signed = objects(delta.get("thinking_blocks"))
+        thought = reasoning_of(delta)
         if thought and self._show_thinking and not signed:
             yield from self._blocks.thinking(thought)
         for block in signed:
             if block.get("type") != "thinking":
-                yield from self._blocks.whole(block)
+                yield from self._blocks.whole(_unnumbered(block))
                 continue
             if not self._blocks.thinks:
-                yield from self._blocks.thinking(_text(block, "thinking") if self._show_thinking else "")
-            yield from self._blocks.signature(_text(block, "signature"))
+                yield from self._blocks.thinking(text_in(block, "thinking") if self._show_thinking else "")
+            yield from self._blocks.signature(text_in(block, "signature"))
 
-    def _call(self, call: Any, place: int) -> Iterator[JSON]:
-        function = call.get("function") if isinstance(call, dict) else None
+    def _call(self, call: JSON) -> Iterator[JSON]:
+        """A call or more of one. Servers that do not number them give each in one piece, or one after the other."""
+        function = call.get("function")
         if not isinstance(function, dict):
             raise invalid("a tool call that is no function's")
         self._calls = True
-        index = call.get("index")
-        number = index if isinstance(index, int) else place
-        yield from self._blocks.call(number, _text(function, "name"), _text(call, "id"), _text(function, "arguments"))
+        name, number = text_in(function, "name"), call.get("index")
+        if not isinstance(number, int):
+            self._unnumbered -= 1 if name else 0
+            number = self._unnumbered
+        yield from self._blocks.call(number, name, text_in(call, "id"), text_in(function, "arguments"))
 
 
 def _gathered(events: Iterable[JSON], *, cut: bool) -> list[JSON]:
@@ -172,14 +177,13 @@ def _with_input(block: JSON, *, cut: bool) -> JSON:
     return {**block, "input": found}
 
 
-def _text(holder: Mapping[str, Any], name: str) -> str:
-    value = holder.get(name)
-    return value if isinstance(value, str) else ""
+def _unnumbered(block: JSON) -> JSON:
+    """A block of thinking as its vendor made it, without its place in the chat's list.
 
-
-def _content(message: Mapping[str, Any]) -> str:
-    """What is said; some vendors say it in parts."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return "".join(_text(part, "text") for part in content if isinstance(part, dict))
-    return _text(message, "content")
+    Raises:
+        GatewayError: ``upstream_invalid_response``: it is of no kind.
+    """
+    text_in(block, "type")
+    if not block.get("type"):
+        raise invalid("a block of thinking without a type")
+    return {name: value for name, value in block.items() if name != "index"}

@@ -60,7 +60,7 @@ class ResponsesReader(Reader):
 
     @override
     def chunk(self, parsed: dict[str, Any]) -> None:
-        kind, delta = parsed.get("type"), parsed.get("delta")
+        kind, delta = str(parsed.get("type")), parsed.get("delta")
         if kind in _TELLS and isinstance(delta, str):
             self._said.append(delta)
         elif kind == "response.output_item.added":

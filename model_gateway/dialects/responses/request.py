@@ -13,6 +13,7 @@ from model_gateway.dialects.answers import PassOn, Reader, Writer
 from model_gateway.dialects.chat import ChatRequest, ChatUsage
 from model_gateway.dialects.request import Attachments, Request, openai_tier, refuse_fields
 from model_gateway.dialects.responses.body import ITEMS, PARTS, TAGS, Body, item_kind
+from model_gateway.dialects.responses.naming import own_name
 from model_gateway.dialects.responses.reading import ResponsesReader
 from model_gateway.dialects.responses.to_chat import chat_payload
 from model_gateway.dialects.responses.writing import ResponsesWriter
@@ -63,6 +64,10 @@ class ResponsesRequest(Request):
             service_tier=self.service_tier,
             priced=self.priced,
         )
+
+    @override
+    def own_name(self, param: str) -> str:
+        return own_name(self.payload, param)
 
     @override
     def native_body(self, engine: str, output_bound: int) -> dict[str, Any]:

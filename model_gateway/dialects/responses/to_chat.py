@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from model_gateway.dialects.refusing import CANT, only
+from model_gateway.dialects.refusing import CANT, only, wrong
 from model_gateway.dialects.responses.turns import messages_of
 from model_gateway.dialects.strict_json import unsupported
 
@@ -90,9 +90,10 @@ def chat_payload(payload: Mapping[str, Any]) -> JSON:
     """
     only(payload, _KNOWN, "")
     _refuse_effects(payload)
-    chat: JSON = {"messages": messages_of(payload)}
-    chat |= {name: payload[name] for name in ("model", "stream", *_SAME) if payload.get(name) is not None}
-    return chat | _tools(payload) | _text(payload.get("text") or {}) | _reasoning(payload) | _logprobs(payload)
+    chat: JSON = {name: payload[name] for name in ("model", "stream", *_SAME) if payload.get(name) is not None}
+    chat |= _tools(payload) | _text(payload.get("text") or {}) | _reasoning(payload) | _logprobs(payload)
+    # Last, as it takes longest: what is refused may be left out, and all of it made again.
+    return {"messages": messages_of(payload), **chat}
 
 
 def included(payload: Mapping[str, Any], name: str) -> bool:
@@ -173,7 +174,10 @@ def _choice(choice: Any) -> Any:
     kind = choice["type"]
     if kind == "allowed_tools":
         only(choice, frozenset({"type", "mode", "tools"}), "tool_choice")
-        tools = [_named(tool, f"tool_choice.tools[{index}]") for index, tool in enumerate(choice.get("tools") or ())]
+        given = choice.get("tools")
+        if not isinstance(given, list):
+            raise wrong("tool_choice.tools", "must be a list of tools")
+        tools = [_named(tool, f"tool_choice.tools[{index}]") for index, tool in enumerate(given)]
         return {"type": kind, kind: {"mode": choice.get("mode"), "tools": tools}}
     return _named(choice, "tool_choice")
 

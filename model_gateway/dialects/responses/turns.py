@@ -55,7 +55,9 @@ class _Turns:
 
     def __init__(self) -> None:
         self.messages: list[JSON] = []
-        self._thoughts: JSON = {}
+        # In pieces, by member, as there may be a great many: thought of before what comes next, and before what came.
+        self._thoughts: dict[str, list[Any]] = {}
+        self._reasoned: dict[str, list[Any]] = {}
         self._open: JSON | None = None
 
     def other(self, message: JSON) -> None:
@@ -66,13 +68,15 @@ class _Turns:
     def thought(self, members: JSON) -> None:
         """What the model reasoned before what it says next."""
         for name, value in members.items():
-            self._thoughts[name] = self._thoughts[name] + value if name in self._thoughts else value
+            self._thoughts.setdefault(name, []).append(value)
 
     def said(self, content: Any, extra: JSON) -> None:
         """A message of the model; after its calls it joins them, as nothing may come between them and their results."""
         if self._open is not None and self._open["content"] is not None:
             if "tool_calls" in self._open:
-                self._open |= {"content": _as_parts(self._open["content"]) + _as_parts(content), **extra}
+                parts = _as_parts(self._open["content"])
+                parts += _as_parts(content)
+                self._open |= {"content": parts, **extra}
                 return
             self._close()
         self._open = self._turn() | {"content": content, **extra}
@@ -88,16 +92,23 @@ class _Turns:
 
     def _close(self) -> None:
         if self._open is not None:
-            self.messages.append(self._open)
-        self._open = None
+            self.messages.append(self._open | {name: _joined(pieces) for name, pieces in self._reasoned.items()})
+        self._open, self._reasoned = None, {}
 
     def _turn(self) -> JSON:
         if self._open is None:
             self._open = {"role": "assistant", "content": None}
-        for name, value in self._thoughts.items():
-            self._open[name] = self._open[name] + value if name in self._open else value
+        for name, pieces in self._thoughts.items():
+            self._reasoned.setdefault(name, []).extend(pieces)
         self._thoughts = {}
         return self._open
+
+
+def _joined(pieces: list[Any]) -> Any:
+    """Texts as one text, lists as one list."""
+    if isinstance(pieces[0], str):
+        return "".join(pieces)
+    return [entry for piece in pieces for entry in piece]
 
 
 def _as_parts(content: Any) -> list[JSON]:

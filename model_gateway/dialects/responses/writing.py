@@ -10,7 +10,7 @@ import orjson
 from typing_extensions import override
 
 from model_gateway.dialects.answers import Piece, Writer, named
-from model_gateway.dialects.chat import ChatUsage, chat_usage, choices_of
+from model_gateway.dialects.chat import ChatUsage, chat_usage, choices_of, index_of
 from model_gateway.dialects.responses.envelope import ended, new_response, status_of, usage_of
 from model_gateway.dialects.responses.telling import Output
 from model_gateway.dialects.responses.to_chat import ENCRYPTED, included
@@ -78,7 +78,7 @@ class ResponsesWriter(Writer):
         if isinstance(parsed.get("service_tier"), str):
             self._response["service_tier"] = parsed["service_tier"]
         for choice in choices_of(parsed):
-            if choice.get("index", 0) == 0:
+            if index_of(choice) == 0:
                 said = choice.get(member)
                 yield from self._output.tell(said if isinstance(said, dict) else {}, choice.get("logprobs"))
                 self._finish_reason = str(choice.get("finish_reason") or self._finish_reason)

@@ -7,6 +7,9 @@ What a chat completion has no member for is told in the gateway's own:
   whole, once it is complete.
 - ``citations``: of the text, as the vendor gives them.
 
+In a stream the entries of the last two bear their ``index``, as those of ``tool_calls`` do: OpenAI's SDK puts no list
+together without.
+
 Ends: ``end_turn`` and ``stop_sequence`` are ``stop``; ``max_tokens``, a full context and ``pause_turn`` (the turn is
 not over) are ``length``; ``tool_use`` is ``tool_calls``; ``refusal`` is ``content_filter``, with the explanation as
 ``refusal``. A reason that is not known passes as it is. Blocks and deltas that are not known (tools that the vendor
@@ -77,7 +80,14 @@ def _gather(said: JSON, deltas: Iterator[JSON]) -> None:
             else:
                 said["tool_calls"][-1]["function"]["arguments"] += call["function"]["arguments"]
         for name, value in delta.items():
-            said[name] = said[name] + value if name in said else value
+            if isinstance(value, list):
+                said.setdefault(name, []).extend(_without_index(entry) for entry in value)
+            else:
+                said[name] = said[name] + value if name in said else value
+
+
+def _without_index(entry: JSON) -> JSON:
+    return {name: value for name, value in entry.items() if name != "index"}
 
 
 @dataclass(slots=True)
@@ -91,7 +101,7 @@ class _Block:
 
     def whole(self) -> JSON:
         """The block with all that was added."""
-        return self.block | {name: self.block.get(name, "") + "".join(more) for name, more in self.added.items()}
+        return self.block | {name: str(self.block.get(name) or "") + "".join(more) for name, more in self.added.items()}
 
 
 class MessageMapper:
@@ -110,7 +120,7 @@ class MessageMapper:
         self._message: Mapping[str, Any] = {}
         self._usage: JSON = {}
         self._open: dict[int, _Block] = {}
-        self._calls = 0
+        self._calls = self._thoughts = self._citations = 0
         self._kept = 0
 
     def chunks(self, event: Mapping[str, Any]) -> Iterator[JSON]:
@@ -143,12 +153,13 @@ class MessageMapper:
         if not self._message:
             raise BadReplyError("a block without its message")
         kind = block.get("type") if isinstance(block, dict) else None
-        if kind not in _BLOCKS:
+        if not isinstance(kind, str) or kind not in _BLOCKS:
             raise BadReplyError(f"a block of the unknown type {kind!r}")
         state = self._open[index] = _Block(dict(block))
         if kind == "text":
             yield from _told("content", _take(block, "text", str))
-            yield from _told("citations", block.get("citations") or [])
+            found = block.get("citations") or []
+            yield from map(self._cite, found if isinstance(found, list) else [found])
         elif kind == "thinking":
             yield from _told("reasoning_content", _take(block, "thinking", str))
         elif kind == "tool_use":
@@ -161,7 +172,7 @@ class MessageMapper:
             case "text_delta":
                 yield from _told("content", _take(delta, "text", str))
             case "citations_delta":
-                yield {"citations": [_take(delta, "citation", dict)]}
+                yield self._cite(delta.get("citation"))
             case "input_json_delta":
                 yield from self._arguments(state, _take(delta, "partial_json", str))
             case "thinking_delta":
@@ -176,7 +187,8 @@ class MessageMapper:
         state = self._state(index)
         del self._open[index]
         if state.block["type"] in ("thinking", "redacted_thinking"):
-            yield {"thinking_blocks": [state.whole()]}
+            yield {"thinking_blocks": [{"index": self._thoughts, **state.whole()}]}
+            self._thoughts += 1
         elif state.bare:
             yield _call(state, {"function": {"arguments": "{}"}})
 
@@ -230,6 +242,12 @@ class MessageMapper:
         state.bare = not given
         function = {"name": _take(state.block, "name", str), "arguments": orjson.dumps(given).decode() if given else ""}
         return _call(state, {"id": _take(state.block, "id", str), "type": "function", "function": function})
+
+    def _cite(self, citation: Any) -> JSON:
+        if not isinstance(citation, dict):
+            raise BadReplyError("a citation that is none")
+        number, self._citations = self._citations, self._citations + 1
+        return {"citations": [{"index": number, **citation}]}
 
     def _arguments(self, state: _Block, text: str) -> Iterator[JSON]:
         if state.call < 0:

@@ -32,7 +32,10 @@ def _tool(tool: JSON, path: str, terms: Terms) -> JSON:
         raise wrong(f"{path}.function.name", "must be a text")
     terms.only(tool, _TOOL, path)
     terms.only(function, _FUNCTION, f"{path}.function")
-    made: JSON = {"name": function["name"], "input_schema": {"type": "object", **(function.get("parameters") or {})}}
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise wrong(f"{path}.function.parameters", "must be a JSON schema")
+    made: JSON = {"name": function["name"], "input_schema": {"type": "object", **parameters}}
     if function.get("description"):
         made["description"] = function["description"]
     if function.get("strict"):

@@ -3,7 +3,10 @@
 - ``system`` and ``developer`` messages become the system prompt, in order, wherever they stand: what the vendor's own
   OpenAI-compatible endpoint does too. Only some models know a system message between turns.
 - Messages of one side that follow each other become one turn; tool results come first in it.
-- ``thinking_blocks`` of an assistant message (out of an earlier reply) go back untouched, in front.
+- ``thinking_blocks`` of an assistant message (out of an earlier reply) go back untouched, in front; the ``index`` that
+  a stream gave them is none of theirs. Its ``citations`` tell where the text had it from, and say nothing to the model.
+- What another vendor's model thought (``reasoning_content`` without ``thinking_blocks``) or signed (``extra_content``) says
+  nothing to this one and is left out, so that a conversation can go on here after a fallback.
 - ``cache_control`` of a message or a part marks the last block made of it.
 """
 
@@ -24,7 +27,8 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "developer": _COMMON,
     "user": _COMMON,
     # What was reasoned is in thinking_blocks; a tool's name in its call.
-    "assistant": _COMMON | {"tool_calls", "refusal", "thinking_blocks", "reasoning_content"},
+    "assistant": _COMMON
+    | {"tool_calls", "refusal", "thinking_blocks", "reasoning_content", "citations", "extra_content"},
     "tool": _COMMON | {"tool_call_id", "name", "is_error"},
 }
 """Members of a message by role; ``is_error`` and ``thinking_blocks`` are the gateway's own."""
@@ -85,9 +89,10 @@ def _user(message: JSON, path: str, terms: Terms) -> list[JSON]:
 
 
 def _assistant(message: JSON, path: str, terms: Terms) -> list[JSON]:
-    thoughts = [_thought(block, path) for block in message.get("thinking_blocks") or ()]
-    if message.get("reasoning_content") and not thoughts:
-        terms.refuse(f"{path}.reasoning_content", "goes back only as thinking_blocks, which are signed")
+    given = message.get("thinking_blocks") or []
+    if not isinstance(given, list):
+        raise wrong(f"{path}.thinking_blocks", "must be a list")
+    thoughts = [_thought(block, path) for block in given]
     said = blocks(message.get("content"), f"{path}.content", terms)
     said += blocks(message.get("refusal"), f"{path}.refusal", terms)
     calls = message.get("tool_calls") or ()
@@ -97,9 +102,9 @@ def _assistant(message: JSON, path: str, terms: Terms) -> list[JSON]:
 
 def _thought(block: Any, path: str) -> JSON:
     known = _THINKING.get(str(block.get("type"))) if isinstance(block, dict) else None
-    if known is None or block.keys() != known:
+    if known is None or block.keys() - {"index"} != known:
         raise wrong(f"{path}.thinking_blocks", "must be those of an earlier reply, unchanged")
-    return dict(block)
+    return {name: value for name, value in block.items() if name != "index"}
 
 
 def _call(call: Any, path: str, terms: Terms) -> JSON:
@@ -111,7 +116,7 @@ def _call(call: Any, path: str, terms: Terms) -> JSON:
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise wrong(f"{path}.function", "must have a name and arguments")
-    terms.only(call, frozenset({"id", "type", "function", "index"}), path)
+    terms.only(call, frozenset({"id", "type", "function", "index", "extra_content"}), path)
     terms.only(function, frozenset({"name", "arguments"}), f"{path}.function")
     return {
         "type": "tool_use",

@@ -87,7 +87,7 @@ def _image(value: Any, path: str, terms: Terms) -> list[JSON]:
     url: str = value["url"]
     if not url.startswith(_WEB):
         return [_inline(url, f"{path}.url")]
-    kind = _kind(urlsplit(url).path)
+    kind = _kind(_path_of(url))
     if not kind:
         terms.refuse(f"{path}.url", "must tell the kind of the image (end in .png or the like), or be a data URL")
         return []
@@ -117,6 +117,13 @@ def _audio(value: Any, path: str, terms: Terms) -> list[JSON]:
     if kind is None:
         raise wrong(f"{path}.format", f"must be one of {', '.join(_SOUNDS)}")
     return [{"inlineData": {"mimeType": kind, "data": value["data"]}}]
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def _kind(name: str) -> str:

@@ -6,7 +6,8 @@ What a chat completion has no member for is told in these:
 - ``tool_calls[].extra_content.google.thought_signature``, as in the vendor's own OpenAI-compatible endpoint: to be sent
   back with the call. A signature of a text stands in the message's ``extra_content``; in a stream it comes with the
   end. Of several, the last: it stands for all before it.
-- ``citations``: of the text, as the vendor gives them.
+- ``citations``: of the text, as the vendor gives them; in a stream with their ``index``, as OpenAI's SDK puts no list
+  together without.
 - ``extra_content.google.finish_message`` and ``block_reason``: the vendor's words on an early end.
 
 Ends are in ``_FINISH``. A prompt that was blocked is an empty answer that ends with ``content_filter``: it was read,
@@ -65,7 +66,7 @@ class _Choice:
 
     Attributes:
         reason: why it ended, in the vendor's words.
-        calls: how many there were.
+        calls: how many there were; ``citations`` likewise.
         extra: what is told at the end, in ``extra_content.google``.
     """
 
@@ -73,6 +74,7 @@ class _Choice:
     begun: bool = False
     reason: str = ""
     calls: int = 0
+    citations: int = 0
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -199,7 +201,11 @@ class ReplyMapper:
         citations = candidate.get("citationMetadata")
         if isinstance(citations, dict):
             found = _list(citations, "citations") or _list(citations, "citationSources")
-            yield from [{"citations": found}] if found else ()
+            first, choice.citations = choice.citations, choice.citations + len(found)
+            if not all(isinstance(citation, dict) for citation in found):
+                raise BadReplyError("a citation that is none")
+            numbered = [{"index": first + number, **citation} for number, citation in enumerate(found)]
+            yield from [{"citations": numbered}] if numbered else ()
 
     def _delta(self, choice: _Choice, part: Mapping[str, Any]) -> Iterator[JSON]:
         strange = sorted(part.keys() - _PARTS)
@@ -243,13 +249,19 @@ _EMPTY: Final[Mapping[str, Any]] = {"role": "assistant", "content": "", "refusal
 def _gather(said: JSON, delta: JSON) -> None:
     """Put a delta to the others, as a client does."""
     for name, value in delta.items():
-        said[name] = said[name] + value if name in said else value
+        if isinstance(value, list):
+            said.setdefault(name, []).extend(_without_index(entry) for entry in value)
+        else:
+            said[name] = said[name] + value if name in said else value
+
+
+def _without_index(entry: JSON) -> JSON:
+    return {name: value for name, value in entry.items() if name != "index"}
 
 
 def _gathered(said: JSON, choice: _Choice) -> JSON:
     """A whole message out of its deltas."""
-    calls = [{name: value for name, value in call.items() if name != "index"} for call in said.get("tool_calls", ())]
-    called = {"tool_calls": calls, "content": said.get("content")} if calls else {}
+    called = {"content": said.get("content")} if "tool_calls" in said else {}
     return {**said, **called, **choice.ending}
 
 

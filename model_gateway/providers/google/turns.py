@@ -4,7 +4,8 @@
 - Messages of one side that follow each other become one content.
 - What a model thought and signed goes back where it was: a call's signature with the call
   (``tool_calls[].extra_content.google.thought_signature``), a text's with the text (the message's ``extra_content``),
-  ``reasoning_content`` as the thought that it was.
+  ``reasoning_content`` as the thought that it was. Another vendor's (with ``thinking_blocks``) says nothing to this
+  model and is left out, so that a conversation can go on here after a fallback.
 - Gemini 3 refuses a step whose first call bears no signature. Where it has none, since another model made it or the
   client's dialect can't carry it, it gets the value that the vendor has for this (``UNSIGNED``).
 """
@@ -30,7 +31,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "developer": _COMMON,
     "user": _COMMON,
     # Citations only describe an earlier answer.
-    "assistant": _COMMON | {"tool_calls", "refusal", "reasoning_content", "citations", EXTRA},
+    "assistant": _COMMON | {"tool_calls", "refusal", "reasoning_content", "thinking_blocks", "citations", EXTRA},
     "tool": _COMMON | {"tool_call_id", "name", "is_error"},
 }
 """Members of a message by role; ``is_error`` is the gateway's own."""
@@ -95,7 +96,8 @@ def _user(found: _Conversation, message: JSON, path: str) -> None:
 
 
 def _assistant(found: _Conversation, message: JSON, path: str) -> None:
-    thought = parts(message.get("reasoning_content"), f"{path}.reasoning_content", found.terms)
+    own = None if message.get("thinking_blocks") else message.get("reasoning_content")
+    thought = parts(own, f"{path}.reasoning_content", found.terms)
     said = parts(message.get("content"), f"{path}.content", found.terms)
     said += parts(message.get("refusal"), f"{path}.refusal", found.terms)
     signature = _signature(message, path, found.terms)
