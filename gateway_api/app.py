@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway_api import budget, health, metrics, models
+from gateway_api import budget, health, insights, metrics, models
 from gateway_api.auth import BearerToken, guard
 from gateway_api.body import put_off_continue
 from gateway_api.cancellations import Cancellations
@@ -78,6 +78,7 @@ def create_app(door: FrontDoor) -> web.Application:
     app = web.Application(middlewares=[answer, guard(door.admin)], client_max_size=door.config.limits.body_bytes)
     app[FRONT_DOOR] = door
     app.cleanup_ctx.append(_connected)
+    app.cleanup_ctx.append(insights.connected)
     _add_routes(app.router)
     return app
 
@@ -90,6 +91,9 @@ def _add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/v1/models/{id:.+}", models.openai_model)
     router.add_get("/budget/stats", budget.stats)
     router.add_post("/budget/reset", budget.reset)
+    for path in ("/insights/stats", "/insights/trends", "/insights/similar"):
+        router.add_get(path, insights.ask)
+    router.add_delete("/insights/data", insights.ask)
     router.add_get("/metrics", metrics.metrics)
     router.add_get("/health", health.live)
     router.add_get("/health/live", health.live)

@@ -79,7 +79,7 @@ async def _submit(door: FrontDoor, name: str, model: str, body: bytes, *, stream
 
 def longest_wait(config: GatewayConfig, model: str) -> float:
     """Seconds after which no reply can come any more: every attempt, and the leases of those that crashed."""
-    attempts = config.longest_request(model) * config.redelivery.max_attempts
+    attempts = config.longest_delivery(model) * config.redelivery.max_attempts
     return attempts + 2 * config.worker.lease_seconds
 
 

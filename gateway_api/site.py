@@ -21,7 +21,9 @@ _log = structlog.get_logger(__name__)
 
 _BACKLOG: Final = 2_048
 _MAX_HEADERS: Final = 100
-_MAX_LINE_BYTES: Final = 8_190
+_MAX_URL_BYTES: Final = 32_768
+"""Room for the longest query of ``/insights/similar``, each of its bytes as ``%XX``."""
+_MAX_HEADER_BYTES: Final = 8_190
 _LINGER_SECONDS: Final = 2.0
 
 
@@ -37,8 +39,8 @@ class _Connection(web.RequestHandler):
             # From the connection's or the last response's end until a whole header is there.
             keepalive_timeout=limits.read_seconds,
             max_headers=_MAX_HEADERS,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
+            max_line_size=_MAX_URL_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
             auto_decompress=False,
             access_log=None,  # type: ignore[arg-type]
         )

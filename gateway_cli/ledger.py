@@ -9,8 +9,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway_cli.data_directory import create_data_directory
 from gateway_cli.embedded import running_url
 from gateway_cli.errors import StartupError
+from gateway_cli.ledger_marker import location, prepare_ledger
 from model_gateway.environment import Environment
 from model_gateway.ledger import initialise, is_initialised
 from model_gateway.money import usd_text
@@ -32,6 +34,13 @@ def add_parser(commands: Any) -> None:
         ("rebuild", _rebuild, "write the ledger anew from the events, and open admission"),
     ):
         actions.add_parser(name, help=text).set_defaults(run=_runner(action))
+    actions.choices["init"].add_argument(
+        "--if-new",
+        dest="run",
+        action="store_const",
+        const=_init_if_new,
+        help="unless GATEWAY_DATA_DIR remembers that this Redis had one: then it was lost, and stays closed",
+    )
 
 
 def _runner(action: Action) -> Callable[[argparse.Namespace], int]:
@@ -43,6 +52,18 @@ def _runner(action: Action) -> Callable[[argparse.Namespace], int]:
         return asyncio.run(_with_redis(url, action))
 
     return run
+
+
+def _init_if_new(_: argparse.Namespace) -> int:
+    """Declare the ledger whole as `up` does: once for a Redis, so that it can be run at each start."""
+    environment = Environment.read()
+    environment.require("REDIS_URL")
+    url, data = environment.redis_url, create_data_directory(environment.data_dir)
+    try:
+        asyncio.run(prepare_ledger(url, location(url), data, Keys()))
+    except AWAY as error:
+        raise StartupError(f"Redis does not answer: {type(error).__name__}") from error
+    return 0
 
 
 async def _with_redis(url: str, action: Action) -> int:

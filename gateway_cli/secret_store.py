@@ -18,6 +18,7 @@ from model_gateway.settings import ConfigError, GatewayConfig
 
 FILE_NAME: Final = "secrets.env"
 EMBEDDED_REDIS_PASSWORD: Final = "GATEWAY_REDIS_PASSWORD"  # noqa: S105 - a variable's name
+EMBEDDED_POSTGRES_PASSWORD: Final = "GATEWAY_POSTGRES_PASSWORD"  # noqa: S105 - a variable's name
 _HEADER: Final = "# Made by model-gateway up. Whoever reads this file can spend the budget.\n"
 
 
@@ -27,10 +28,10 @@ def redis_password_name(agent: str) -> str:
 
 
 def secret_names(config: GatewayConfig) -> list[str]:
-    """Every secret that a gateway with an embedded server needs."""
+    """Every secret that a gateway with embedded servers needs."""
     agents = [name for agent, row in config.agents.items() for name in (row.secret_env, redis_password_name(agent))]
     metrics = [config.metrics.token] if config.metrics.token else []
-    return ["ADMIN_TOKEN", "HMAC_SECRET", EMBEDDED_REDIS_PASSWORD, *agents, *metrics]
+    return ["ADMIN_TOKEN", "HMAC_SECRET", EMBEDDED_REDIS_PASSWORD, EMBEDDED_POSTGRES_PASSWORD, *agents, *metrics]
 
 
 class SecretStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -10,17 +11,31 @@ from pathlib import Path
 from typing import Final
 
 from gateway_cli.embedded import EmbeddedServer
+from gateway_cli.postgres import EmbeddedPostgres
 from gateway_cli.supervisor import Service
 
 _SAVE_SECONDS: Final = 60.0
 """For the embedded server to write what it holds; never cut short by a hurry."""
 _DRAIN_MARGIN_SECONDS: Final = 5.0
+_BATCH_SECONDS: Final = 5.0
+"""For the insights process to finish the batch in hand; what it does not finish is taken in again."""
 
 
 def redis_service(server: EmbeddedServer, lock: int) -> Service:
     """The embedded server. It inherits its directory's lock: no second one starts before it is gone."""
     # It needs no variables, and so gets no secrets.
     return Service("redis", server.command, {}, _SAVE_SECONDS, may_hasten=False, pass_fds=(lock,))
+
+
+def postgres_service(server: EmbeddedPostgres, lock: int) -> Service:
+    """The embedded PostgreSQL; it inherits its directory's lock, and no variables."""
+    stop = signal.SIGINT  # SIGTERM would wait for everyone to hang up
+    return Service("postgres", server.command, {}, _SAVE_SECONDS, may_hasten=False, pass_fds=(lock,), stop_signal=stop)
+
+
+def insights_service(variables: Mapping[str, str]) -> Service:
+    """The insights process."""
+    return _python_service("insights", "gateway_insights", variables, _BATCH_SECONDS)
 
 
 def worker_services(names: list[str], variables: Mapping[str, str], drain_seconds: float) -> list[Service]:

@@ -33,9 +33,10 @@ class Service:
         name: for messages.
         command: the program's absolute path, and its arguments.
         environment: all of its variables.
-        stop_seconds: from SIGTERM to SIGKILL.
+        stop_seconds: from the request to stop to SIGKILL.
         may_hasten: whether a second request to stop kills it at once.
         pass_fds: descriptors that it inherits.
+        stop_signal: what asks it to stop.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Service:
     stop_seconds: float = 10.0
     may_hasten: bool = True
     pass_fds: tuple[int, ...] = ()
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class _Supervised:
             _log.error("process.not_started", process=self.service.name, error=str(error))
             return _SPAWN_FAILED
         if self._stopping.is_set():  # stop() came while there was no process to signal
-            self._signal(signal.SIGTERM)
+            self._signal(self.service.stop_signal)
         return await self._process.wait()
 
     async def _pause(self, seconds: float) -> None:
@@ -101,9 +103,9 @@ class _Supervised:
             return
 
     async def stop(self, hasten: asyncio.Event) -> None:
-        """SIGTERM; SIGKILL when it is over time or hastened."""
+        """Ask it to stop; SIGKILL when it is over time or hastened."""
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        self._signal(self.service.stop_signal)
         hastened = asyncio.create_task(hasten.wait())
         over = {self._task, hastened} if self.service.may_hasten else {self._task}
         await asyncio.wait(over, timeout=self.service.stop_seconds, return_when=asyncio.FIRST_COMPLETED)

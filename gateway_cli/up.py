@@ -1,4 +1,4 @@
-"""``model-gateway up``: secrets, an embedded server, the workers and the front door, with one command."""
+"""``model-gateway up``: secrets, embedded servers, workers, front door and insights, with one command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ import aiohttp
 from gateway_cli.acl import acl_lines
 from gateway_cli.check_config import checked_config
 from gateway_cli.data_directory import create_data_directory, locked, write_private
+from gateway_cli.database import EmbeddedDatabase, prepare_database
 from gateway_cli.embedded import HOST, URL_FILE, AppendFsync, EmbeddedServer, wait_until_answering
 from gateway_cli.errors import StartupError
 from gateway_cli.ledger_marker import EMBEDDED, location, prepare_ledger
 from gateway_cli.ports import ReservedPort
 from gateway_cli.secret_store import EMBEDDED_REDIS_PASSWORD, SecretStore, secret_names
-from gateway_cli.services import api_service, redis_service, worker_names, worker_services
+from gateway_cli.services import (
+    api_service,
+    insights_service,
+    postgres_service,
+    redis_service,
+    worker_names,
+    worker_services,
+)
 from gateway_cli.supervisor import Supervisor
 from model_gateway.environment import Environment, sender_secrets
 from model_gateway.settings import ConfigError, GatewayConfig
@@ -54,6 +62,7 @@ class Gateway:
         config: the config file.
         data: the data directory.
         embedded: None where ``REDIS_URL`` names a server.
+        database: None where ``DATABASE_URL`` names a server, and where there is none.
     """
 
     variables: Mapping[str, str] = field(repr=False)
@@ -61,6 +70,7 @@ class Gateway:
     config: GatewayConfig
     data: Path
     embedded: Embedded | None
+    database: EmbeddedDatabase | None
 
 
 def add_parser(commands: Any) -> None:
@@ -92,7 +102,10 @@ def _prepare(held: ExitStack) -> Gateway:
     embedded = None if asked.redis_url else _prepare_embedded(held, data, variables, users)
     if embedded is not None:
         variables["REDIS_URL"] = embedded.server.url
-    return Gateway(variables, Environment.read(variables), config, data, embedded)
+    database = prepare_database(held, data, variables, config)
+    if database is not None:
+        variables["DATABASE_URL"] = database.server.url
+    return Gateway(variables, Environment.read(variables), config, data, embedded, database)
 
 
 def _take_ports(held: ExitStack, asked: Environment) -> dict[str, str]:
@@ -140,11 +153,15 @@ async def _serve(gateway: Gateway) -> None:
 
 async def _start(supervisor: Supervisor, gateway: Gateway) -> None:
     """Start the parts in order, and say when they are ready."""
+    if gateway.database is not None:
+        supervisor.start(postgres_service(gateway.database.server, gateway.database.lock))
     await _start_redis(supervisor, gateway)
     environment, drain_seconds = gateway.environment, gateway.config.drain_seconds
     names = worker_names(environment.workers, gateway.data, shared=gateway.embedded is None)
     supervisor.start(*worker_services(names, gateway.variables, drain_seconds))
     supervisor.start(api_service(gateway.variables, drain_seconds))
+    if gateway.config.insights.enabled:
+        supervisor.start(insights_service(gateway.variables))
     await _wait_until_ready(f"http://{_address(environment, environment.port)}/health/ready")
     print(_ready_line(environment), flush=True)
 

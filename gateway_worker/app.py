@@ -94,8 +94,16 @@ class WorkerProcess:
         )
 
     def _janitor(self) -> Janitor:
-        retention = self._config.retention
-        return Janitor(self.redis, self.scripts, self._keys, retention, clock=self._clock, name=self.name)
+        config = self._config
+        return Janitor(
+            self.redis,
+            self.scripts,
+            self._keys,
+            config.retention,
+            clock=self._clock,
+            name=self.name,
+            insights=config.insights.enabled,
+        )
 
     async def _heartbeat(self, models: list[str], port: int) -> None:
         slots = self.worker.slots

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from model_gateway.clock import Clock
 from model_gateway.errors import GatewayError
+from model_gateway.insights import GROUP as INSIGHTS
 from model_gateway.scripts import AWAY, Scripts, load_script
 from model_gateway.settings import Retention, Span
 from model_gateway.streams import GROUP, Keys
@@ -33,8 +34,18 @@ class Janitor:
     """Keeps the streams within their retention; one worker at a time."""
 
     def __init__(
-        self, redis: Redis, scripts: Scripts, keys: Keys, retention: Retention, *, clock: Clock, name: str
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        keys: Keys,
+        retention: Retention,
+        *,
+        clock: Clock,
+        name: str,
+        insights: bool = True,
     ) -> None:
+        """``insights``: whether somebody is to read the events into PostgreSQL."""
+        self._insights = insights
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
@@ -61,7 +72,7 @@ class Janitor:
         """Trim what may go; past a byte budget that trimming can't meet, new work is refused."""
         now = self._clock.now_ms()
         full = await self._trim(self._keys.requests, self._retention.requests, now)
-        full |= await self._trim(self._keys.events, self._retention.events, now, keep_ms=_WINDOW_MS)
+        full |= await self._trim_events(now)
         full |= await self._trim_replies(now)
         await self._forget_windows(now)
         if await self._redis.exists(self._keys.requests):
@@ -73,9 +84,21 @@ class Janitor:
         else:
             await self._redis.delete(self._keys.full)
 
-    async def _trim(self, stream: str, span: Span, now: int, *, keep_ms: int = 0) -> bool:
-        """Trim one stream by time, then by bytes. Returns whether it is still past its bytes."""
-        floor = await self._needed_from(stream)
+    async def _trim_events(self, now: int) -> bool:
+        """Trim the events. Insights that are switched off, or too far behind for the bytes, don't hold up requests."""
+        events, span = self._keys.events, self._retention.events
+        if not self._insights and await self._redis.exists(events):
+            await self._redis.xgroup_destroy(events, INSIGHTS)
+        if not await self._trim(events, span, now, keep_ms=_WINDOW_MS):
+            return False
+        still_full = await self._trim(events, span, now, keep_ms=_WINDOW_MS, without=INSIGHTS)
+        if not still_full:
+            _log.error("janitor.insights_lose_events", todo="bring PostgreSQL back, or raise retention.events.bytes")
+        return still_full
+
+    async def _trim(self, stream: str, span: Span, now: int, *, keep_ms: int = 0, without: str = "") -> bool:
+        """Trim one stream by time, then by bytes, but for the group ``without``. Whether it is still past its bytes."""
+        floor = await self._needed_from(stream, without)
         if keep_ms:
             floor = min(floor, (now - keep_ms, 0))
         old = min(floor, (now - span.seconds * 1000, 0))
@@ -116,12 +139,13 @@ class Janitor:
     async def _bytes(self, stream: str) -> int:
         return int(await self._redis.memory_usage(stream) or 0)
 
-    async def _needed_from(self, stream: str) -> tuple[int, int]:
-        """The oldest entry that a group has not read or not acknowledged."""
+    async def _needed_from(self, stream: str, without: str) -> tuple[int, int]:
+        """The oldest entry that a group other than ``without`` has not read or not acknowledged."""
         floor = (2**62, 0)
         if not await self._redis.exists(stream):
             return floor
-        for group in await self._redis.xinfo_groups(stream):
+        groups = await self._redis.xinfo_groups(stream)
+        for group in (group for group in groups if group["name"] != without.encode()):
             floor = min(floor, _next(place(group["last-delivered-id"])))
             pending: Any = await self._redis.xpending(stream, group["name"])
             if pending["min"]:

@@ -31,6 +31,7 @@ class Environment:
     """The gateway's variables, with their defaults."""
 
     redis_url: str = field(default="", repr=False)
+    database_url: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8081
     events_port: int = 8088
@@ -62,6 +63,7 @@ class Environment:
 
         found = cls(
             redis_url=variables.get("REDIS_URL", ""),
+            database_url=variables.get("DATABASE_URL", ""),
             host=variables.get("GATEWAY_HOST") or "127.0.0.1",
             port=number("GATEWAY_PORT", 8081, 0, 65535),
             events_port=number("GATEWAY_EVENTS_PORT", 8088, 0, 65535),

@@ -341,10 +341,17 @@ class GatewayConfig(_Section):
         return list(dict.fromkeys([model, *self.models[model].fallbacks]))
 
     def longest_request(self, model: str) -> float:
-        """Seconds that one request may take, with all its calls and waits."""
+        """Seconds after which no further attempt of one request begins."""
+        return sum(self._slowest_calls(model)) + self.routing.retries * self.routing.max_backoff_seconds
+
+    def longest_delivery(self, model: str) -> float:
+        """Seconds that one request may take in one worker's hands, with the attempt that began last."""
+        return self.longest_request(model) + max(self._slowest_calls(model))
+
+    def _slowest_calls(self, model: str) -> list[float]:
+        """For each model that may answer, the seconds of its slowest deployment's call and the wait for it."""
         rows = [self.models[name].rows() for name in self.route(model)]
-        calls = sum(max(row.timeout + row.queue_timeout for _, row in found) for found in rows)
-        return calls + self.routing.retries * self.routing.max_backoff_seconds
+        return [max(row.timeout + row.queue_timeout for _, row in found) for found in rows]
 
     @property
     def longest_timeout(self) -> float:

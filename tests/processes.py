@@ -119,6 +119,10 @@ class Gateway:
             await wait_until(ready, what="front door")
         return part
 
+    async def start_insights(self, command: str = "gateway_insights", **variables: str) -> Part:
+        """An insights process that may still be starting; ``command``: what ``python -m`` runs, with its arguments."""
+        return await self._start("insights", command, **variables)
+
     @property
     def url(self) -> str:
         """Where the front door is."""

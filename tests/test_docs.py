@@ -77,7 +77,8 @@ def test_every_error_code_is_in_the_errors_page_with_its_status_and_type():
 
 def test_every_event_type_is_in_the_events_page():
     page = (ROOT / "docs/events.md").read_text()
-    types = found(r"""['"](model\.(?:request|streaming|budget|deployment)\.[a-z]+)['"]""", "model_gateway", "gateway_worker")
+    named = r"""['"](model\.(?:request|streaming|budget|deployment)\.[a-z]+)['"]"""
+    types = found(named, "model_gateway", "gateway_worker")
     assert len(types) >= 10
     assert [name for name in sorted(types) if f"`{name}`" not in page] == []
 

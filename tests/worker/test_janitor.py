@@ -111,3 +111,27 @@ async def test_a_stream_of_large_bodies_is_trimmed_too(redis, janitor):
     await redis.xack(KEYS.requests, GROUP, *[entry for entry, _ in taken[0][1]])
     await janitor.sweep()
     assert await redis.xlen(KEYS.requests) <= 1
+
+
+async def test_insights_that_are_too_far_behind_lose_events_rather_than_hold_up_requests(redis, janitor):
+    await fill(redis, KEYS.events, 3_000, Clock().now_ms() - 4 * DAY)
+    await redis.xgroup_create(KEYS.events, "insights", id="0")
+    await janitor.sweep()
+    assert await redis.xlen(KEYS.events) < 3_000
+    assert not await redis.exists(KEYS.full)
+
+
+async def test_within_their_bytes_events_wait_for_insights(redis, janitor):
+    await fill(redis, KEYS.events, 50, Clock().now_ms() - 4 * DAY)
+    await redis.xgroup_create(KEYS.events, "insights", id="0")
+    await janitor.sweep()
+    assert await redis.xlen(KEYS.events) == 50
+
+
+async def test_insights_that_are_switched_off_keep_no_event(redis, janitor):
+    await fill(redis, KEYS.events, 50, Clock().now_ms() - 4 * DAY)
+    await redis.xgroup_create(KEYS.events, "insights", id="0")
+    janitor._insights = False
+    await janitor.sweep()
+    assert await redis.xinfo_groups(KEYS.events) == []
+    assert await redis.xlen(KEYS.events) == 0

@@ -5,8 +5,8 @@
 - Messages of one side that follow each other become one turn; tool results come first in it.
 - ``thinking_blocks`` of an assistant message (out of an earlier reply) go back untouched, in front; the ``index`` that
   a stream gave them is none of theirs. Its ``citations`` tell where the text had it from, and say nothing to the model.
-- What another vendor's model thought (``reasoning_content`` without ``thinking_blocks``) or signed (``extra_content``) says
-  nothing to this one and is left out, so that a conversation can go on here after a fallback.
+- What another vendor's model thought (``reasoning_content`` without ``thinking_blocks``) or signed (``extra_content``)
+  says nothing to this one and is left out, so that a conversation can go on here after a fallback.
 - ``cache_control`` of a message or a part marks the last block made of it.
 """
 

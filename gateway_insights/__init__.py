@@ -1,0 +1,1 @@
+"""The insights process: events into PostgreSQL, and what they tell."""
