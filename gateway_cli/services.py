@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -34,8 +35,8 @@ def postgres_service(server: EmbeddedPostgres, lock: int) -> Service:
 
 
 def insights_service(variables: Mapping[str, str]) -> Service:
-    """The insights process."""
-    return _python_service("insights", "gateway_insights", variables, _BATCH_SECONDS)
+    """The insights process; the gateway works without it."""
+    return replace(_python_service("insights", "gateway_insights", variables, _BATCH_SECONDS), essential=False)
 
 
 def worker_services(names: list[str], variables: Mapping[str, str], drain_seconds: float) -> list[Service]:

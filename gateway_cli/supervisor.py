@@ -37,6 +37,7 @@ class Service:
         may_hasten: whether a second request to stop kills it at once.
         pass_fds: descriptors that it inherits.
         stop_signal: what asks it to stop.
+        essential: whether nothing is to start where it refuses to.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Service:
     may_hasten: bool = True
     pass_fds: tuple[int, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
+    essential: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,9 @@ class Supervisor:
 
     def gives_up_on(self, service: Service, code: int) -> bool:
         """Whether a process that ended is not to be started again."""
+        if code == REFUSED and not service.essential:
+            _log.warning("process.refused_to_start", process=service.name, todo="it says why above; the rest runs")
+            return True
         if not self._starting or code != REFUSED:
             return False
         if not self._outcome.done():

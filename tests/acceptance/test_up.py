@@ -49,8 +49,8 @@ class Up:
         """Its processes by what they are."""
         found = {}
         for child in _descendants(self.process.pid):
-            command = Path(f"/proc/{child}/cmdline").read_text()
-            for part in ("gateway_worker", "gateway_api", "valkey-server"):
+            command = _command(child)
+            for part in ("gateway_worker", "gateway_api", "gateway_insights", "valkey-server", "bin/postgres"):
                 if part in command:
                     found[part] = child
         return found
@@ -80,6 +80,14 @@ class Up:
         return await asyncio.wait_for(self.process.wait(), 60)
 
 
+def _command(pid: int) -> str:
+    """A process's command line; empty if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _descendants(pid: int) -> list[int]:
     parents = {}
     for entry in Path("/proc").iterdir():
@@ -107,12 +115,33 @@ async def test_one_command_starts_everything_and_ctrl_c_leaves_only_data(up):
     status, reply = await up.ask(json=HELLO)
     assert (status, reply["choices"][0]["message"]["content"]) == (200, "hello")
     parts = up.parts()
-    assert set(parts) == {"gateway_worker", "gateway_api", "valkey-server"}
+    assert set(parts) == {"gateway_worker", "gateway_api", "gateway_insights", "valkey-server", "bin/postgres"}
     assert (up.data / "secrets.env").stat().st_mode & 0o777 == 0o600
     assert up.data.stat().st_mode & 0o777 == 0o700
     assert await up.interrupt() == 0
     assert not [name for name, pid in parts.items() if Path(f"/proc/{pid}").exists()]
     assert await up.process.stdout.read() == b""
+
+
+async def test_a_request_shows_in_the_insights_and_is_found_by_what_it_meant(up):
+    """Front door, worker, events, PostgreSQL and embedding, as one command starts them."""
+    await up.start()
+    for text in ("How do I bake a loaf of bread?", "Which city is the capital of France?"):
+        await up.ask(json={"model": "echo", "messages": [{"role": "user", "content": text}]})
+    spent = (await up.ask("GET", "/budget/stats"))[1]["spent_nano"]
+
+    async def counted():
+        status, stats = await up.ask("GET", "/insights/stats?hours=1")
+        return status == 200 and stats["total"]["cost_nano"] == spent
+
+    async def found():
+        status, answer = await up.ask("GET", "/insights/similar?query=baking%20at%20home&limit=1")
+        return status == 200 and answer["results"] and answer["results"][0]["request_text"]
+
+    await wait_until(counted, what="the cost in the insights")
+    assert await wait_until(found, what="a vector") == "How do I bake a loaf of bread?"
+    status, trends = await up.ask("GET", "/insights/trends?days=1")
+    assert (status, trends["total"]["cost_nano"]) == (200, spent)
 
 
 async def test_what_was_spent_and_the_secrets_are_still_there_after_a_restart(up):
@@ -126,7 +155,7 @@ async def test_what_was_spent_and_the_secrets_are_still_there_after_a_restart(up
     assert up.secret("ADMIN_TOKEN") == token
 
 
-@pytest.mark.parametrize("part", ["gateway_worker", "gateway_api", "valkey-server"])
+@pytest.mark.parametrize("part", ["gateway_worker", "gateway_api", "valkey-server", "gateway_insights", "bin/postgres"])
 async def test_a_part_that_is_killed_is_started_again(up, part):
     await up.start()
     victim = up.parts()[part]

@@ -24,10 +24,11 @@ def test_every_secret_that_is_missing_is_made_and_used_again(tmp_path: Path):
         "ADMIN_TOKEN",
         "HMAC_SECRET",
         "GATEWAY_REDIS_PASSWORD",
+        "GATEWAY_POSTGRES_PASSWORD",
         "NIGHT_SECRET",
         "AGENT_NIGHT_WATCH_REDIS_PASSWORD",
     }
-    assert len(set(made.values())) == 5
+    assert len(set(made.values())) == 6
     assert all(len(bytes.fromhex(value)) == 32 for value in made.values())
     assert SecretStore(tmp_path).complete(names, {}) == made
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ async def test_a_process_that_refuses_its_config_at_start_stops_everything(tmp_p
     assert refused.value.exit_code == 2
     assert len(pids(tmp_path, "worker")) == 1
     assert not [pid for pid in pids(tmp_path, "redis") if is_running(pid)]
+
+
+async def test_a_process_that_is_not_essential_may_refuse_and_is_left_alone(tmp_path: Path):
+    spare = replace(service(tmp_path, "insights", "refuses"), essential=False)
+    async with supervising([service(tmp_path, "worker")], [spare]):
+        await wait_until(lambda: pids(tmp_path, "worker") and pids(tmp_path, "insights"))
+        await wait_until(lambda: not is_running(pids(tmp_path, "insights")[0]))
+        assert is_running(pids(tmp_path, "worker")[0])
+    assert len(pids(tmp_path, "insights")) == 1
 
 
 async def test_a_process_that_exits_with_2_after_the_start_is_started_again(tmp_path: Path):
