@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Hashable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -51,6 +53,17 @@ Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=1, allow_i
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,127}$")]
 AgentName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,55}$")]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -306,7 +319,7 @@ class Insights(_Section):
 
     enabled: bool = True
     store_text: Literal["full", "hash", "off"] = Field("full", description="of requests and replies, secrets redacted")
-    redact: list[str] = Field(default_factory=list, description="further patterns that are taken out of texts")
+    redact: list[Pattern] = Field(default_factory=list, description="further patterns that are taken out of texts")
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
     embedding: Annotated[str, Field(pattern=r"^(minilm|wordllama|off|gateway:.+)$")] = Field(
         "minilm", description="what makes texts comparable"

@@ -37,6 +37,7 @@ models:
   anthropic: {{ROW, provider: anthropic, api_base: "{base_url}"}}
   anthropic-sdk: {{ROW, provider: anthropic, api_base: "{base_url}", transport: sdk}}
   google: {{ROW, provider: google, api_base: "{base_url}"}}
+  vertex: {{ROW, provider: vertex, api_base: "{base_url}", options: {{project: p, location: europe-west1}}}}
   google-sdk: {{ROW, provider: google, api_base: "{base_url}", transport: sdk}}
 """
     + "".join(
@@ -59,13 +60,13 @@ SPEAKERS = {
         *("mistral", "groq", "deepseek", "xai", "together", "openrouter", "ollama", "vllm", "llamacpp", "lmstudio"),
     ],
     "anthropic": ["anthropic", "anthropic-sdk"],
-    "google": ["google", "google-sdk"],
+    "google": ["google", "google-sdk", "vertex"],
 }
 MODELS = ["echo", *(model for models in SPEAKERS.values() for model in models)]
 UNASKED = ["mistral", "together"]
 """Vendors that tell a stream's usage whether they are asked or not, and are not asked."""
 
-CALLERS = ["openai", "anthropic", "anthropic-sdk", "google", "google-sdk", "xai", "mistral"]
+CALLERS = ["openai", "anthropic", "anthropic-sdk", "google", "google-sdk", "vertex", "xai", "mistral"]
 """Models whose upstream is told to call a tool."""
 
 SAID = "hello there"
@@ -173,7 +174,7 @@ def calling(model, *, streamed):
         if streamed:
             return Behaviour(events=anthropic_encoded(anthropic_events([block], "tool_use", anthropic_usage(5, 7))))
         return Behaviour(body=json.dumps(anthropic_message([block], "tool_use", anthropic_usage(5, 7))).encode())
-    if model.startswith("google"):
+    if model.startswith(("google", "vertex")):
         whole = google_reply([{"functionCall": {"name": "weather", "args": CITY}}], usage=google_usage(5, 7))
         return Behaviour(events=google_encoded(whole)) if streamed else Behaviour(body=json.dumps(whole).encode())
     return Behaviour(events=_chunks()) if streamed else Behaviour(body=_completion())

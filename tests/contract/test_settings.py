@@ -328,3 +328,7 @@ def test_two_agents_with_one_secret_are_refused() -> None:
 @pytest.mark.parametrize("name", ["", "-a", "A", "a_b", "a.b", "a:b", "a" * 57])
 def test_an_agents_name_that_could_collide_in_a_stream_or_key_is_refused(name: str) -> None:
     assert paths_of(ECHO + f"agents: {{'{name}': {{secret_env: S}}}}") == [f"agents.{name}.[key]"]
+
+
+def test_a_redaction_that_is_no_regular_expression_is_refused_with_its_path() -> None:
+    assert paths_of(ECHO + "insights: {redact: ['fine', '(']}") == ["insights.redact.1"]

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from model_gateway.providers.anthropic.terms import JSON, Terms, wrong
+from model_gateway.providers.chat_reading import data_url, image_url
 
-_IMAGE: Final = frozenset({"url", "detail"})
 _FILE: Final = frozenset({"file_data", "filename"})
-_NO_DETAIL: Final = (None, "auto")
 
 
 def blocks(content: Any, path: str, terms: Terms) -> list[JSON]:
@@ -68,15 +67,10 @@ def _text_part(value: Any, path: str, terms: Terms) -> list[JSON]:
 
 def _image(value: Any, path: str, terms: Terms) -> list[JSON]:
     """``image_url``: data becomes a base64 source; the vendor fetches a URL itself."""
-    if not isinstance(value, dict) or not isinstance(value.get("url"), str):
-        raise wrong(f"{path}.url", "must be a URL")
-    terms.only(value, _IMAGE, path)
-    if value.get("detail") not in _NO_DETAIL:
-        terms.refuse(f"{path}.detail", "can't be chosen in the Messages API")
-    url: str = value["url"]
+    url = image_url(value, path, terms)
     if url.startswith(("http://", "https://")):
         return [{"type": "image", "source": {"type": "url", "url": url}}]
-    media_type, data = _data_url(url, f"{path}.url")
+    media_type, data = data_url(url, f"{path}.url")
     return [{"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}]
 
 
@@ -88,7 +82,7 @@ def _file(value: Any, path: str, terms: Terms) -> list[JSON]:
         terms.refuse(f"{path}.file_id", "names a file that this provider does not have; send file_data")
         return []
     terms.only(value, _FILE, path)
-    media_type, data = _data_url(value.get("file_data"), f"{path}.file_data")
+    media_type, data = data_url(value.get("file_data"), f"{path}.file_data")
     if media_type == "application/pdf":
         source = {"type": "base64", "media_type": media_type, "data": data}
     elif media_type == "text/plain":
@@ -98,15 +92,6 @@ def _file(value: Any, path: str, terms: Terms) -> list[JSON]:
         return []
     title = {"title": value["filename"]} if value.get("filename") else {}
     return [{"type": "document", "source": source, **title}]
-
-
-def _data_url(url: Any, path: str) -> tuple[str, str]:
-    """Media type and base64 text."""
-    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
-    media_type, _, encoding = head.removeprefix("data:").rpartition(";")
-    if not (comma and head.startswith("data:") and media_type and encoding == "base64"):
-        raise wrong(path, "must be data:<media type>;base64,<data>")
-    return media_type.partition(";")[0].lower(), data
 
 
 def _plain(data: str, path: str) -> str:

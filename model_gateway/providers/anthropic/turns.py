@@ -16,10 +16,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from model_gateway.dialects.strict_json import parse_json, unsupported
-from model_gateway.errors import GatewayError
 from model_gateway.providers.anthropic.content import blocks, cached
 from model_gateway.providers.anthropic.terms import JSON, Terms, wrong
+from model_gateway.providers.chat_reading import call_id, called
 
 _COMMON: Final = frozenset({"role", "content", "cache_control"})
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
@@ -108,36 +107,15 @@ def _thought(block: Any, path: str) -> JSON:
 
 
 def _call(call: Any, path: str, terms: Terms) -> JSON:
-    if not isinstance(call, dict):
-        raise wrong(path, "must be an object")
-    if call.get("type", "function") != "function":
-        # Never left out: its result would stand alone.
-        raise unsupported(f"{path}.type", "is not a function's, and the Messages API has no other tools of the client")
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise wrong(f"{path}.function", "must have a name and arguments")
-    terms.only(call, frozenset({"id", "type", "function", "index", "extra_content"}), path)
-    terms.only(function, frozenset({"name", "arguments"}), f"{path}.function")
-    return {
-        "type": "tool_use",
-        "id": _id(call.get("id"), f"{path}.id"),
-        "name": function["name"],
-        "input": _arguments(function.get("arguments"), f"{path}.function.arguments"),
-    }
-
-
-def _arguments(text: Any, path: str) -> Any:
-    try:
-        value = parse_json(text.encode()) if text else {}
-    except (GatewayError, AttributeError):
-        raise wrong(path, "is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise wrong(path, "must be a JSON object")
-    return value
+    number, name, arguments = called(call, path, terms)
+    return {"type": "tool_use", "id": _fit(number), "name": name, "input": arguments}
 
 
 def _tool(message: JSON, path: str, terms: Terms) -> list[JSON]:
-    result: JSON = {"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id"), f"{path}.tool_call_id")}
+    result: JSON = {
+        "type": "tool_result",
+        "tool_use_id": _fit(call_id(message.get("tool_call_id"), f"{path}.tool_call_id")),
+    }
     content = blocks(message.get("content"), f"{path}.content", terms)
     if content:
         result["content"] = content
@@ -146,11 +124,9 @@ def _tool(message: JSON, path: str, terms: Terms) -> list[JSON]:
     return cached([result], message)
 
 
-def _id(value: Any, path: str) -> str:
+def _fit(number: str) -> str:
     """A call's id; characters that the API refuses, which other vendors' ids have, become their numbers."""
-    if not isinstance(value, str) or not value:
-        raise wrong(path, "must be the id of a tool call")
-    return _NO_ID.sub(lambda found: f"-{ord(found[0]):x}-", value)
+    return _NO_ID.sub(lambda found: f"-{ord(found[0]):x}-", number)
 
 
 _ROLES: Final[Mapping[str, Callable[[JSON, str, Terms], list[JSON]]]] = {

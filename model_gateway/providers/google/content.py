@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from model_gateway.providers.chat_reading import data_url, image_url
 from model_gateway.providers.google.terms import JSON, Terms, wrong
 
-_IMAGE: Final = frozenset({"url", "detail"})
 _FILE: Final = frozenset({"file_data", "filename"})
 _AUDIO: Final = frozenset({"data", "format"})
 _SOUNDS: Final[Mapping[str, str]] = {"wav": "audio/wav", "mp3": "audio/mp3"}
@@ -33,7 +33,6 @@ _KINDS: Final[Mapping[str, str]] = {
 """Media types by a name's ending, for what comes without one."""
 
 _WEB: Final = ("http://", "https://")
-_NO_DETAIL: Final = (None, "auto")
 
 
 def parts(content: Any, path: str, terms: Terms) -> list[JSON]:
@@ -79,12 +78,7 @@ def _text(value: Any, path: str, terms: Terms) -> list[JSON]:
 
 def _image(value: Any, path: str, terms: Terms) -> list[JSON]:
     """``image_url``: data goes along; a URL of the web the vendor fetches itself, if its name tells the kind."""
-    if not isinstance(value, dict) or not isinstance(value.get("url"), str):
-        raise wrong(f"{path}.url", "must be a URL")
-    terms.only(value, _IMAGE, path)
-    if value.get("detail") not in _NO_DETAIL:
-        terms.refuse(f"{path}.detail", "can't be chosen in the Gemini API")
-    url: str = value["url"]
+    url = image_url(value, path, terms)
     if not url.startswith(_WEB):
         return [_inline(url, f"{path}.url")]
     kind = _kind(_path_of(url))
@@ -132,11 +126,8 @@ def _kind(name: str) -> str:
 
 
 def _inline(url: Any, path: str) -> JSON:
-    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
-    kind, _, encoding = head.removeprefix("data:").rpartition(";")
-    if not (comma and head.startswith("data:") and kind and encoding == "base64"):
-        raise wrong(path, "must be data:<media type>;base64,<data>")
-    return {"inlineData": {"mimeType": kind.partition(";")[0].lower(), "data": data}}
+    media_type, data = data_url(url, path)
+    return {"inlineData": {"mimeType": media_type, "data": data}}
 
 
 _PARTS: Final[Mapping[str, Callable[[Any, str, Terms], list[JSON]]]] = {

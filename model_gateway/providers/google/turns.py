@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from model_gateway.dialects.strict_json import parse_json, unsupported
-from model_gateway.errors import GatewayError
+from model_gateway.providers.chat_reading import call_id, called
 from model_gateway.providers.google.content import parts
 from model_gateway.providers.google.terms import JSON, Terms, wrong
 
@@ -105,27 +104,16 @@ def _assistant(found: _Conversation, message: JSON, path: str) -> None:
         said = said or [{"text": ""}]
         said[-1] = {**said[-1], "thoughtSignature": signature}
     calls = message.get("tool_calls") or ()
-    called = [_call(found, call, f"{path}.tool_calls[{index}]") for index, call in enumerate(calls)]
-    if called and found.signed:
-        called[0] = {"thoughtSignature": UNSIGNED, **called[0]}
-    found.say("model", [{**part, "thought": True} for part in thought] + said + called)
+    called_here = [_call(found, call, f"{path}.tool_calls[{index}]") for index, call in enumerate(calls)]
+    if called_here and found.signed:
+        called_here[0] = {"thoughtSignature": UNSIGNED, **called_here[0]}
+    found.say("model", [{**part, "thought": True} for part in thought] + said + called_here)
 
 
 def _call(found: _Conversation, call: Any, path: str) -> JSON:
-    if not isinstance(call, dict):
-        raise wrong(path, "must be an object")
-    if call.get("type", "function") != "function":
-        # Never left out: its result would stand alone.
-        raise unsupported(f"{path}.type", "is not a function's, and the Gemini API has no other tools of the client")
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise wrong(f"{path}.function", "must have a name and arguments")
-    found.terms.only(call, frozenset({"id", "type", "function", "index", EXTRA}), path)
-    found.terms.only(function, frozenset({"name", "arguments"}), f"{path}.function")
-    number = _id(call.get("id"), f"{path}.id")
-    found.names[number] = function["name"]
-    arguments = _arguments(function.get("arguments"), f"{path}.function.arguments")
-    made: JSON = {"functionCall": {"id": number, "name": function["name"], "args": arguments}}
+    number, name, arguments = called(call, path, found.terms)
+    found.names[number] = name
+    made: JSON = {"functionCall": {"id": number, "name": name, "args": arguments}}
     signature = _signature(call, path, found.terms)
     return {**made, "thoughtSignature": signature} if signature else made
 
@@ -149,19 +137,9 @@ def _signature(holder: JSON, path: str, terms: Terms) -> str:
     return signature
 
 
-def _arguments(text: Any, path: str) -> Any:
-    try:
-        value = parse_json(text.encode()) if text else {}
-    except (GatewayError, AttributeError):
-        raise wrong(path, "is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise wrong(path, "must be a JSON object")
-    return value
-
-
 def _tool(found: _Conversation, message: JSON, path: str) -> None:
     """A result: its text as ``output``, or as ``error``; images and files beside it."""
-    number = _id(message.get("tool_call_id"), f"{path}.tool_call_id")
+    number = call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
     name = found.names.get(number) or message.get("name")
     if not isinstance(name, str) or not name:
         raise wrong(f"{path}.tool_call_id", "must be the id of an earlier tool call")
@@ -172,12 +150,6 @@ def _tool(found: _Conversation, message: JSON, path: str) -> None:
     if attached:
         response["parts"] = attached
     found.say("user", [{"functionResponse": response}])
-
-
-def _id(value: Any, path: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise wrong(path, "must be the id of a tool call")
-    return value
 
 
 _ROLES: Final[Mapping[str, Callable[[_Conversation, JSON, str], None]]] = {
