@@ -30,6 +30,7 @@ CONFIG = f"""
 models:
   echo: {{provider: echo, input_cost: 0.000001, output_cost: 0.000002, options: {{chunk_chars: {CHUNK_CHARS}}}}}
 budget: {{daily_limit_usd: 1000000}}
+insights: {{enabled: false}}
 """
 
 
@@ -52,7 +53,7 @@ class Measured:
 
 @asynccontextmanager
 async def gateway(folder: Path) -> AsyncIterator[Target]:
-    """An embedded Redis, one worker and one front door, as ``make up`` starts them."""
+    """An embedded Redis, one worker and one front door, as ``make up`` starts them; without insights."""
     config, token = folder / "models.yaml", secrets.token_hex(32)
     config.write_text(CONFIG)
     variables = {"GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_CONFIG": str(config), "ADMIN_TOKEN": token}
