@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-PYTEST_ARGS ?= -n auto --dist loadfile
+# Tests wait for processes more than they compute: more of them at once than a small machine has cores.
+PYTEST_ARGS ?= -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test chaos bench lint clean
