@@ -23,7 +23,7 @@ test: $(VENV)/.installed-dev ## run every test against real servers
 	@$(BIN)/python -m pytest --quiet $(PYTEST_ARGS)
 
 chaos: $(VENV)/.installed-dev ## run the tests that kill things
-	@$(BIN)/python -m pytest --quiet tests/chaos
+	@CHAOS=full $(BIN)/python -m pytest --quiet $(CHAOS_ARGS) tests/chaos
 
 bench: $(VENV)/.installed ## measure CPU, latency and throughput, for a minute and a half
 	@$(BIN)/python -m benchmarks.gateway

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
@@ -13,6 +13,9 @@ from model_gateway.events import CHARGING, TERMINAL, decode
 
 RESET: Final = "model.budget.reset"
 _TAKEN: Final = frozenset(name.encode() for name in (*CHARGING, RESET))
+
+LOST: Final = b"lost_event"
+"""The field that names the event that a charge stands in for."""
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream entry: its id and its fields."""
@@ -77,10 +80,14 @@ class Batch:
     skipped: list[str] = field(default_factory=list)
     _open: dict[tuple[str, str], Row] = field(default_factory=dict)
 
-    def take(self, entry: str, fields: Mapping[bytes, bytes]) -> None:
-        """Take the next event in; one that can't be read is skipped as a whole, and named."""
+    def skip(self, entry: str) -> None:
+        """Pass over the next event."""
         self.last = entry
         self.events += 1
+
+    def take(self, entry: str, fields: Mapping[bytes, bytes]) -> None:
+        """Take the next event in; one that can't be read is skipped as a whole, and named."""
+        self.skip(entry)
         if fields.get(b"event_type") not in _TAKEN:
             return
         try:
@@ -102,7 +109,10 @@ class Batch:
         self._add(row)
 
     def _add(self, row: Row) -> None:
-        """One row for a request: its charges until its end go together."""
+        """One row for a request: its charges until its end go together. One that was lost stands by itself."""
+        if row.is_restored:
+            self.rows.append(row)
+            return
         known = self._open.pop(row.key, None)
         if known is None:
             self.rows.append(row)
@@ -130,11 +140,19 @@ class Batch:
             _note(hour.ttft, row.ttft_ms)
 
 
-def fold(entries: Iterable[Entry]) -> Batch:
-    """What entries of the event stream, oldest first, add up to."""
+def fold(entries: Iterable[Entry], kept: Collection[str] = ()) -> Batch:
+    """What entries of the event stream, oldest first, add up to.
+
+    Args:
+        entries: as read.
+        kept: events that were taken in before Redis lost them: they count, what restores them does not.
+    """
     batch = Batch()
     for entry, fields in entries:
-        batch.take(entry.decode(), fields)
+        if fields.get(LOST, b"").decode() in kept:
+            batch.skip(entry.decode())
+        else:
+            batch.take(entry.decode(), fields)
     return batch
 
 

@@ -18,10 +18,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from gateway_insights.batch import Entry, fold
+from gateway_insights.batch import LOST, Entry, fold
 from gateway_insights.database import AWAY, CONNECT_SECONDS, Pool
 from gateway_insights.texts import Texts
-from gateway_insights.writes import ANSWER_SECONDS, CursorMovedError, cursor, write
+from gateway_insights.writes import ANSWER_SECONDS, CursorMovedError, cursor, rows_of, write
 from model_gateway.insights import GROUP
 from model_gateway.streams import Keys
 
@@ -115,13 +115,18 @@ class Consumer:
 
     async def _write(self, connection: Any, after: str, entries: list[Entry]) -> str:
         """Write some events with the texts they point at; the cursor then."""
-        batch = fold(entries)
+        batch = fold(entries, await self._kept(connection, entries))
         await self._texts.fill(batch.rows)
         await write(connection, after, batch)
         self.events += batch.events
         if batch.skipped:
             _log.error("insights.events_skipped", events=batch.skipped[:10], count=len(batch.skipped))
         return batch.last
+
+    async def _kept(self, connection: Any, entries: list[Entry]) -> set[str]:
+        """The events that Redis has lost and these tables have not: what was charged again for them is not counted."""
+        lost = [fields[LOST].decode() for _, fields in entries if LOST in fields]
+        return await rows_of(connection, lost) if lost else set()
 
     async def _mark(self, after: str) -> None:
         """Tell the consumer group how far the events are taken in; it is made where there is none."""

@@ -8,11 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
+from model_gateway.events import LEDGER_GAP, RESTORED
+
 _STATUS: Final[Mapping[str, str]] = {
     "model.request.complete": "done",
     "model.request.failed": "failed",
     "model.request.cancelled": "cancelled",
     "model.request.unknown": "unknown",
+    RESTORED: "unknown",
 }
 _MOST_TOKENS: Final = 2**40
 _MOST_MS: Final = 2**31 - 1
@@ -44,7 +47,8 @@ class Row:
 
     Attributes:
         time, event_id: of its first charge; they name the row.
-        status: ``done``, ``failed``, ``cancelled``; ``unknown`` while only an attempt was charged.
+        status: ``done``, ``failed``, ``cancelled``; ``unknown`` while only an attempt was charged, and for a charge
+            that Redis had lost.
         cost_nano: nano-dollars, of all its attempts.
         window_day: the UTC day whose budget was charged, or None.
     """
@@ -89,7 +93,12 @@ class Row:
     @property
     def is_open(self) -> bool:
         """Whether its terminal event is still to come."""
-        return self.status == "unknown"
+        return self.status == "unknown" and not self.is_restored
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether it is a charge that Redis had lost; the rest of what it knew of that request is gone."""
+        return self.error_code == LEDGER_GAP
 
     def values(self) -> tuple[Any, ...]:
         """Its columns, in the order of ``COLUMNS``."""

@@ -31,6 +31,10 @@ _OPEN: Final = """
 """
 _CLOSE: Final = "DELETE FROM insights_open WHERE principal = $1 AND request_id = $2"
 
+_KNOWN: Final = """
+    SELECT event_id FROM model_insights
+    WHERE event_id = ANY($1::text[]) AND time > (SELECT max(time) FROM model_insights) - interval '2 days'
+"""
 _NAMES: Final = ("time", "event_id")
 _KEPT: Final = ("request_text", "reply_text", "text_hash")
 
@@ -90,6 +94,12 @@ async def cursor(connection: Any) -> str:
     return found
 
 
+async def rows_of(connection: Any, event_ids: Sequence[str]) -> set[str]:
+    """Which of some events made a row that is there."""
+    found = await connection.fetch(_KNOWN, list(event_ids), timeout=WRITE_SECONDS)
+    return {row["event_id"] for row in found}
+
+
 async def write(connection: Any, after: str, batch: Batch) -> None:
     """Write a batch that was read behind the event ``after``.
 
@@ -119,7 +129,7 @@ async def _write_rows(connection: Any, rows: Sequence[Row]) -> None:
     completions: list[tuple[Any, ...]] = []
     closed: list[tuple[str, str]] = []
     for row in rows:
-        place = known.get(row.key)
+        place = None if row.is_restored else known.get(row.key)
         if place is None:
             new.append(row)
             continue

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -19,11 +20,13 @@ from gateway_worker.deployments import Deployments
 from gateway_worker.janitor import Janitor
 from gateway_worker.metrics import WorkerMetrics
 from gateway_worker.pipeline import Pipeline
+from gateway_worker.reconciliation import Reconciliation, Witnesses
 from gateway_worker.transitions import Transitions
 from gateway_worker.worker import BLOCK_MS, Worker
 from model_gateway.clock import Clock
 from model_gateway.environment import Environment, sender_secrets
 from model_gateway.fleet import HEARTBEAT_SECONDS, WorkerState, beat, leave
+from model_gateway.ledger import GATEWAY_SCOPE
 from model_gateway.scripts import COMMAND_TIMEOUT, Scripts, connect
 from model_gateway.settings import GatewayConfig
 from model_gateway.streams import Keys
@@ -53,7 +56,9 @@ class WorkerProcess:
         self.redis = connect(environment.redis_url)
         self._reading = connect(environment.redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
         self.scripts = Scripts(self.redis, self._clock)
-        self.worker = Worker(self._reading, self.scripts, keys, config, self.name)
+        self._witnesses = Witnesses(time.monotonic, GATEWAY_SCOPE)
+        reconciliation = Reconciliation(self.redis, self.scripts, keys, self._witnesses, self.name)
+        self.worker = Worker(self._reading, self.scripts, keys, config, self.name, reconcile=reconciliation.check)
         self.metrics = WorkerMetrics(self.worker.slots)
 
     def stop(self) -> None:
@@ -85,7 +90,7 @@ class WorkerProcess:
         return Pipeline(
             config=self._config,
             keys=self._keys,
-            transitions=Transitions(self.scripts, self._keys, self._config, self.name),
+            transitions=Transitions(self.scripts, self._keys, self._config, self.name, self._witnesses),
             deployments=deployments,
             keyring=keyring,
             sender_secrets=sender_secrets(self._config, keyring, self._variables),

@@ -86,6 +86,7 @@ class Admission:
         attempt: which attempt this is.
         window: the budget window that it reserved in.
         chunks: chunks the client has seen, and the signature of the last one.
+        event: the id of the event that tells of it; empty where the answer was lost on the way.
         reason: why it is gated: ``rate_limited`` or ``circuit_open``.
         wait: seconds until it may be otherwise.
     """
@@ -95,6 +96,7 @@ class Admission:
     window: str = ""
     chunks: int = 0
     signature: str = ""
+    event: str = field(default="", compare=False)
     reason: str = ""
     wait: float = 0.0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
+from gateway_worker.reconciliation import Witnesses
 from gateway_worker.records import Admission, Ended, Entry, Gate, LeaseLostError, Note, Outcome, Subject
 from model_gateway.counters import bucket_of
 from model_gateway.ledger import GATEWAY_SCOPE
@@ -43,8 +45,12 @@ _DEAD: Final = load_script("gateway_worker", "dead_letter", "model_gateway:prelu
 class Transitions:
     """Admit, advance, note, emit, settle, refuse, dead-letter: each one script, one round trip, idempotent."""
 
-    def __init__(self, scripts: Scripts, keys: Keys, config: GatewayConfig, consumer: str) -> None:
+    def __init__(
+        self, scripts: Scripts, keys: Keys, config: GatewayConfig, consumer: str, witnesses: Witnesses | None = None
+    ) -> None:
+        """``witnesses`` are told of all that Redis acknowledges."""
         self._scripts = scripts
+        self._witnesses = witnesses or Witnesses(time.monotonic, GATEWAY_SCOPE)
         self._keys = keys
         self._config = config
         self._consumer = consumer
@@ -86,7 +92,9 @@ class Transitions:
             error_fields=["usd_nano", "0", "usd", "0", *failed.fields()],
             within=_ADMIT_SECONDS,
         )
-        return _admission(answer)
+        admission = _admission(answer)
+        self._witnesses.add(subject, admission, admission.event)
+        return admission
 
     async def advance(self, ended: Ended, subject: Subject, amount: int, gate: Gate) -> Admission:
         """Close an attempt that failed and start the next one.
@@ -122,7 +130,9 @@ class Transitions:
             running_ttl_ms=str(RUNNING_TTL_MS),
             within=_ADMIT_SECONDS,
         )
-        return _admission(answer)
+        admission = _admission(answer)
+        self._witnesses.add(failed, ended.admission, admission.event, str(ended.amount) if outcome.unknown else "")
+        return admission
 
     async def note(self, ended: Ended) -> None:
         """Say at once what a failed attempt says of its deployment: its request waits, and others must not run into it.
@@ -174,6 +184,7 @@ class Transitions:
             fields=outcome.fields(),
             within=_SETTLE_SECONDS,
         )
+        self._witnesses.add(subject, admission, _text(answer, 1), _text(answer, 2))
         return str(answer[0].decode())
 
     async def refuse(
@@ -288,12 +299,17 @@ def _admission(answer: list[Any]) -> Admission:
     kind = answer[0].decode()
     match kind:
         case "admitted":
-            return Admission(kind, int(answer[1]), answer[2].decode())
+            return Admission(kind, int(answer[1]), answer[2].decode(), event=_text(answer, 3))
         case "gated":
             return Admission(kind, reason=answer[1].decode(), wait=int(answer[2]) / 1000)
         case "exhausted" | "cancelled" if len(answer) > 1:
             return Admission(kind, int(answer[1]), chunks=int(answer[2]), signature=answer[3].decode())
     return Admission(kind)
+
+
+def _text(answer: list[Any], place: int) -> str:
+    """A further part of an answer as text; empty where it was carried out before, and its answer lost."""
+    return answer[place].decode() if len(answer) > place else ""
 
 
 def _breaker(breaker: Breaker) -> dict[str, str]:

@@ -31,11 +31,28 @@ _LONGEST_DELAY: Final = 2.0
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
+async def _nothing_to_reconcile() -> None:
+    """Nothing is known that Redis could have lost."""
+
+
 class Worker:
     """Takes entries off the request stream and keeps their leases until they are handled."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys, config: GatewayConfig, name: str) -> None:
-        """``redis`` must allow answers to take longer than ``BLOCK_MS``."""
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        keys: Keys,
+        config: GatewayConfig,
+        name: str,
+        *,
+        reconcile: Callable[[], Awaitable[None]] = _nothing_to_reconcile,
+    ) -> None:
+        """``redis`` must allow answers to take longer than ``BLOCK_MS``.
+
+        ``reconcile`` is called before anything is taken from a Redis, and now and then: it may be another one by now.
+        """
+        self._reconcile = reconcile
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
@@ -87,7 +104,7 @@ class Worker:
                     block=BLOCK_MS,
                 )
                 delay = _FIRST_DELAY
-            except (*AWAY, ResponseError) as error:
+            except (*AWAY, ResponseError, GatewayError) as error:
                 self._note_away(error)
                 await self._pause(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)
@@ -103,6 +120,7 @@ class Worker:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        await self._reconcile()
         self._connected_at = asyncio.get_running_loop().time()
         self._away = False
         _log.info("worker.connected", worker=self._name)
@@ -180,6 +198,7 @@ class Worker:
         while not self._stopping.is_set():
             await asyncio.sleep(self._lease / 3)
             try:
+                await self._reconcile()
                 # Idle times ran on while Redis was away: give the owners one lease to renew.
                 if self._connected_for() > self._lease:
                     await self._reclaim_expired(handler)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import orjson
+import structlog
 from redis.asyncio import Redis
 
 from model_gateway.clock import Clock
 from model_gateway.envelope import Envelope, new_request_id
 from model_gateway.errors import GatewayError
+from model_gateway.exchange import Exchange
 from model_gateway.replies import BLOCK_MS, Reply, ReplyReader
 from model_gateway.scripts import AWAY, COMMAND_TIMEOUT, Scripts, connect, load_script, unavailable
 from model_gateway.streams import GROUP, Keys
+from model_gateway.tasks import end
 
+_log = structlog.get_logger(__name__)
 _SUBMIT: Final = load_script("model_gateway", "submit", "model_gateway:prelude")
 _CANCEL: Final = load_script("model_gateway", "cancel", "model_gateway:prelude", allow_oom=True)
 _CONTROL_KEEP_MS: Final = 600_000
@@ -34,58 +38,6 @@ class ClientSettings:
 
     max_depth: int = 10_000
     queued_seconds: int = 7 * 86_400
-
-
-class Exchange:
-    """One submitted request and its replies; leaving the ``async with`` stops listening, not the request."""
-
-    def __init__(
-        self,
-        request_id: str,
-        past: list[Reply],
-        queue: asyncio.Queue[Reply],
-        forget: Callable[[], None],
-        ask_to_cancel: Callable[[], Any],
-    ) -> None:
-        self.request_id = request_id
-        self._past = past
-        self._queue = queue
-        self._forget = forget
-        self._ask_to_cancel = ask_to_cancel
-        self._last = (0, 0)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._forget()
-
-    async def next(self, timeout: float) -> Reply:  # noqa: ASYNC109 - the caller's bound on one wait
-        """The next entry of the reply.
-
-        Raises:
-            TimeoutError: nothing came in ``timeout`` seconds.
-        """
-        while True:
-            reply = self.ready()
-            if reply is not None:
-                return reply
-            async with asyncio.timeout(timeout):
-                self._past.append(await self._queue.get())
-
-    def ready(self) -> Reply | None:
-        """The next entry if it is here already, else None."""
-        while self._past or not self._queue.empty():
-            reply = self._past.pop(0) if self._past else self._queue.get_nowait()
-            time, _, number = reply.entry.partition("-")
-            if (place := (int(time), int(number))) > self._last:
-                self._last = place
-                return reply
-        return None
-
-    async def cancel(self) -> None:
-        """Ask the workers to stop the request; what was generated is paid for."""
-        await self._ask_to_cancel()
 
 
 class StreamClient:
@@ -109,7 +61,9 @@ class StreamClient:
         self._secret = secret
         self._config = config
         self._reading = connect(redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
-        self._reader = ReplyReader(self._reading, keys.replies(sender))
+        self._reader = ReplyReader(self._reading, keys.replies(sender), on_return=self._redis_is_back)
+        self._exchanges: dict[Exchange, Envelope] = {}
+        self._resubmitting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to listen for replies.
@@ -125,6 +79,7 @@ class StreamClient:
     async def close(self) -> None:
         """Stop listening and let the connections go."""
         await self._reader.close()
+        await end(*self._resubmitting)
         await self.scripts.close()
         await self.redis.aclose()
         await self._reading.aclose()
@@ -159,13 +114,29 @@ class StreamClient:
         except BaseException:
             self._reader.forget(request_id, queue)
             raise
-        return Exchange(
-            request_id,
-            past,
-            queue,
-            lambda: self._reader.forget(request_id, queue),
-            lambda: self._cancel(principal, request_id),
+        exchange = Exchange(
+            request_id, past, queue, lambda: self._forget(exchange, queue), lambda: self._cancel(principal, request_id)
         )
+        self._exchanges[exchange] = envelope
+        return exchange
+
+    def _forget(self, exchange: Exchange, queue: asyncio.Queue[Reply]) -> None:
+        self._reader.forget(exchange.request_id, queue)
+        self._exchanges.pop(exchange, None)
+
+    def _redis_is_back(self) -> None:
+        """It may have lost what was submitted last: submit again whatever has no answer. Ids make that harmless."""
+        for exchange, envelope in list(self._exchanges.items()):
+            if not exchange.answered:
+                task = asyncio.create_task(self._resubmit(envelope), name="resubmit")
+                self._resubmitting.add(task)
+                task.add_done_callback(self._resubmitting.discard)
+
+    async def _resubmit(self, envelope: Envelope) -> None:
+        try:
+            await self._publish(envelope)
+        except GatewayError as error:  # if it was lost, its client will wait in vain, for as long as it wants to
+            _log.warning("resubmit.failed", request_id=envelope.request_id, code=error.code)
 
     async def _publish(self, envelope: Envelope) -> list[Reply]:
         """Submit; the replies that are there already, for a repeated id."""

@@ -7,13 +7,17 @@ from typing import Any, Final
 
 from model_gateway.money import TOKEN_KINDS, Usage
 
-CHARGING: Final = frozenset(
-    {"model.request.complete", "model.request.failed", "model.request.cancelled", "model.request.unknown"}
-)
-"""Events whose ``usd_nano`` adds up to what the ledger settled."""
-
-TERMINAL: Final = CHARGING - {"model.request.unknown"}
+TERMINAL: Final = frozenset({"model.request.complete", "model.request.failed", "model.request.cancelled"})
 """Events that end a request; each accepted one has exactly one."""
+
+RESTORED: Final = "model.request.restored"
+"""A charge that Redis had lost, charged again by the worker that remembers it."""
+
+LEDGER_GAP: Final = "ledger_gap"
+"""The ``error_code`` of such a charge; ``lost_event`` is the id of the event that was lost."""
+
+CHARGING: Final = TERMINAL | {"model.request.unknown", RESTORED}
+"""Events whose ``usd_nano`` adds up to what the ledger settled."""
 
 _NUMBERS: Final = frozenset(
     {
@@ -28,6 +32,8 @@ _NUMBERS: Final = frozenset(
         "latency_ms",
         "ttft_ms",
         "used_nano",
+        "missing",
+        "restored",
     }
 )
 

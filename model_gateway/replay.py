@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from model_gateway.events import CHARGING, decode, usage_of
+from model_gateway.events import CHARGING, RESTORED, TERMINAL, decode, usage_of
 from model_gateway.ledger import initialise
 from model_gateway.money import Price
 from model_gateway.streams import Keys
@@ -57,7 +57,7 @@ class Replay:
 
     def _charge(self, event: Mapping[str, Any]) -> None:
         opened = self.open.get(_owner(event))
-        if opened is not None and opened["attempt"] == event["attempt"]:
+        if event["event_type"] != RESTORED and opened is not None and opened["attempt"] == event["attempt"]:
             del self.open[_owner(event)]
         cost = event["usd_nano"] or 0
         for scope in _scopes(event):
@@ -73,7 +73,7 @@ class Replay:
         self.spend[f"{window}|spent_nano|{model}"] += cost
         self.spend[f"{window}|input_tokens|{model}"] += event.get("input_tokens") or 0
         self.spend[f"{window}|output_tokens|{model}"] += event.get("output_tokens") or 0
-        if event["event_type"] != "model.request.unknown":
+        if event["event_type"] in TERMINAL:
             self.spend[f"{window}|requests|{model}"] += 1
 
     def _reset(self, scope: str, window: str) -> None:
@@ -113,6 +113,8 @@ def _scopes(event: Mapping[str, Any]) -> list[str]:
 def explained(event: Mapping[str, Any]) -> bool:
     """Whether a charge follows from what stands in the event: tokens and price, or the reservation."""
     cost = event["usd_nano"] or 0
+    if event["event_type"] == RESTORED:  # what explained it was lost
+        return True
     if event["event_type"] == "model.request.unknown":
         return bool(cost == event["reserved_nano"]) or event["error_code"] == "record_missing"
     if not cost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +79,9 @@ def _int(value: bytes | None) -> int | None:
 class ReplyReader:
     """Reads one reply stream from now on, and hands each entry to the request that waits for it."""
 
-    def __init__(self, redis: Redis, stream: str) -> None:
-        """``redis`` must allow answers to take longer than ``BLOCK_MS``."""
+    def __init__(self, redis: Redis, stream: str, *, on_return: Callable[[], object]) -> None:
+        """``redis`` must allow answers to take longer than ``BLOCK_MS``; ``on_return``: it answers again."""
+        self._on_return = on_return
         self._redis = redis
         self._stream = stream
         self._after = b"0-0"
@@ -127,7 +128,9 @@ class ReplyReader:
         away = False
         while True:
             try:
-                found: Any = await self._redis.xread({self._stream: self._after}, count=_COUNT, block=BLOCK_MS)
+                found: Any = await self._read_on(now=away)
+                if away:
+                    self._on_return()
                 away = False
             except AWAY as error:
                 if not away:
@@ -143,6 +146,10 @@ class ReplyReader:
                 for entry, fields in entries:
                     self._after = entry
                     self._deliver(entry, fields)
+
+    async def _read_on(self, *, now: bool) -> Any:
+        """What comes next; ``now``: without waiting for it, to see whether Redis answers."""
+        return await self._redis.xread({self._stream: self._after}, count=_COUNT, block=None if now else BLOCK_MS)
 
     def _deliver(self, entry: bytes, fields: Mapping[bytes, bytes]) -> None:
         waiting = self._waiting.get(fields.get(b"id", b"").decode("ascii", "replace"))

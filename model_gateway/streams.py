@@ -82,6 +82,15 @@ class Keys:
         return f"{self.tag}gw:epoch"
 
     @property
+    def server(self) -> str:
+        """The run id of the server that the ledger was last held against: another one may have lost something."""
+        return f"{self.tag}gw:epoch:server"
+
+    def reconciled(self, call: str) -> str:
+        """Marks a reconciliation that was carried out, for a few minutes: a hash with a TTL."""
+        return f"{self.tag}gw:reconciled:{call}"
+
+    @property
     def full(self) -> str:
         """Set while the streams are past their byte budget."""
         return f"{self.tag}gw:full"

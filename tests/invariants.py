@@ -90,7 +90,8 @@ def _check_terminals(events: list[dict[str, Any]], accepted: set[str] | None) ->
 async def _check_rest(redis: Redis, keys: Keys) -> None:
     """I11: nothing pending, nothing unread, no key without a TTL but streams and the ledger."""
     assert (await redis.xpending(keys.requests, GROUP))["pending"] == 0, "I11: pending entries"
-    lasting = {keys.requests, keys.events, keys.ledger, keys.spend, keys.counters, keys.epoch, keys.open, keys.dead}
+    lasting = {keys.requests, keys.events, keys.ledger, keys.spend, keys.counters, keys.open, keys.dead}
+    lasting |= {keys.epoch, keys.server}
     without = [key async for key in redis.scan_iter() if key.decode() not in lasting and await redis.ttl(key) == -1]
     assert without == [], f"I11: keys without a TTL: {without}"
 

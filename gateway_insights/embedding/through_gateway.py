@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from gateway_insights.embedding.sql import OWN_PRINCIPAL
 from gateway_insights.embedding.texts import both_ends
-from model_gateway.client import Exchange, StreamClient
+from model_gateway.client import StreamClient
 from model_gateway.envelope import front_door_secret
 from model_gateway.errors import GatewayError
+from model_gateway.exchange import Exchange
 from model_gateway.streams import Keys
 
 _SENDER: Final = "http-insights"

@@ -4,7 +4,7 @@
 -- KEYS, args: see request.lua, budget.lua, deployment.lua; besides: id, max_attempts, gate,
 --   old ('1': signed longer ago than ids are remembered), running_ttl_ms,
 --   error_fields (of the refusal's terminal event); the reply is the refusal's
--- returns: {'admitted', attempt, window}
+-- returns: {'admitted', attempt, window, event}
 --   {'gated', reason, wait_ms} (nothing reserved: another deployment may be asked, under the same token)
 --   {'lost'} (another consumer's), {'duplicate'} (acknowledged), {'refused'} (budget; finished here),
 --   {'ledger_lost'} and {'stale'} (nothing written),
@@ -65,4 +65,4 @@ if checked.refusing then
 end
 enter(DEPLOYMENT, a.gate)
 reserve(attempt + 1, window, base, checked)
-return { 'admitted', attempt + 1, window }
+return { 'admitted', attempt + 1, window, told }

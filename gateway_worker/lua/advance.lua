@@ -5,7 +5,7 @@
 -- args: see request.lua, budget.lua, deployment.lua (base and model are the next attempt's); besides: id, attempt (that
 --   failed), failed_base (JSON text), failed_model, failed_fields (of the retry event), unknown ('1': charge the
 --   reservation), unknown_reason, note (on the failed call), gate (of the next), running_ttl_ms
--- returns: {'admitted', attempt, window} | {'gated', reason, wait_ms} | {'refused'} (budget) | {'cancelled'}
+-- returns: {'admitted', attempt, window, event} | {'gated', reason, wait_ms} | {'refused'} (budget) | {'cancelled'}
 --   {'stale'} | {'missing'} (settle judges)
 
 -- The reservation's token decides: an agent may write its own record, but not the ledger.
@@ -42,4 +42,4 @@ event(EVENTS, 'model.request.retry', failed_base, { 'attempt', held.attempt }, a
 enter(KEYS[12], a.gate)
 local attempt = tonumber(held.attempt) + 1
 reserve(attempt, window, base, checked)
-return { 'admitted', attempt, window }
+return { 'admitted', attempt, window, told }

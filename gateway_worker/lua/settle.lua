@@ -5,7 +5,8 @@
 --   provider may have been paid and nobody knows how much: the reservation is the cost), unknown_reason,
 --   note (on the call, see deployment.lua), input_tokens, output_tokens, bucket and latency_ms (of the histogram),
 --   fields (of the terminal event), window
--- returns: {'settled'} | {'already'} (by this token: the answer was lost) | {'stale'} | {'missing'} (charged as unknown)
+-- returns: {'settled', event, charged} | {'missing', event, charged} (the record is gone: charged as unknown)
+--   {'already'} (by this token: the answer was lost) | {'stale'}
 
 local base = cjson.decode(a.base)
 
@@ -42,21 +43,23 @@ if not rec.token then
     return { 'stale' }
   end
   held = held or { window = a.window, amount = '0', scopes = a.scope_names, attempt = a.attempt }
-  charge_unknown(held, base, a.model, a.unknown == '1' and a.amount or cost, 'record_missing')
+  local spent = a.unknown == '1' and a.amount or cost
+  charge_unknown(held, base, a.model, spent, 'record_missing')
   close('failed', held, '0')
-  return { 'missing' }
+  return { 'missing', told, spent }
 end
 
+local charged = cost
 -- A request that was taken over with nothing reserved has nothing to charge.
 if not held then
-  held, cost = { window = rec.window or a.window, amount = '0', scopes = '', attempt = a.attempt }, '0'
+  held, cost, charged = { window = rec.window or a.window, amount = '0', scopes = '', attempt = a.attempt }, '0', '0'
 elseif held.attempt ~= a.attempt then
   -- The next attempt was started and nobody heard of it: it called nobody, and closed the one that this is about.
-  cost = '0'
+  cost, charged = '0', '0'
   charge(held, cost, a.model, base)
 elseif a.unknown == '1' then
-  charge_unknown(held, base, a.model, held.amount, a.unknown_reason)
-  cost = '0'
+  cost, charged = '0', held.amount
+  charge_unknown(held, base, a.model, charged, a.unknown_reason)
 else
   charge(held, cost, a.model, base)
 end
@@ -64,4 +67,4 @@ if rec.noted ~= a.attempt then
   leave(DEPLOYMENT, a.note, base)
 end
 close(a.state, held, cost)
-return { 'settled' }
+return { 'settled', told, charged }

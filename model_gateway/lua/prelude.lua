@@ -55,6 +55,9 @@ local function hash(key)
   return found
 end
 
+-- The newest event of this script; its id is the proof that the script was carried out and kept.
+local told = ''
+
 -- Append an event: its type and time, then the lists of fields in order.
 local function event(stream, kind, ...)
   local fields = { 'event_type', kind, 'ts', digits(NOW) }
@@ -63,5 +66,6 @@ local function event(stream, kind, ...)
       fields[#fields + 1] = value
     end
   end
-  return redis.call('XADD', stream, '*', unpack(fields))
+  told = redis.call('XADD', stream, '*', unpack(fields))
+  return told
 end

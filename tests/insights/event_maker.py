@@ -48,6 +48,16 @@ class EventMaker:
         self.event(pipeline, "model.budget.reset", scope="gateway", window=window, principal="admin", usd_nano="1")
         await pipeline.execute()
 
+    async def restored(self, lost_event: str, request_id: str, cost: int) -> None:
+        """Charge again what an event told of that was lost."""
+        window = datetime.fromtimestamp(self._start / 1000, UTC).strftime("%Y-%m-%d")
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hincrby(KEYS.ledger, f"gateway|{window}|settled", cost)
+        request = {"request_id": request_id, "principal": "admin", "model": "m1", "provider": "echo", "attempt": "1"}
+        charge = {"window": window, "scopes": "gateway", "usd_nano": str(cost), "error_code": "ledger_gap"}
+        self.event(pipeline, "model.request.restored", **request, **charge, ts=str(self._start), lost_event=lost_event)
+        await pipeline.execute()
+
     def _request(self, pipeline: Any) -> None:
         chance, number = self._chance, self.made
         self.made += 1

@@ -199,3 +199,18 @@ async def test_a_request_that_ends_in_a_later_batch_completes_its_row_and_keeps_
     (row,) = await pool.fetch("SELECT event_id, cost_nano, status, error_code FROM model_insights")
     assert tuple(row) == (first.decode(), 111, "failed", "outcome_unknown")
     assert await pool.fetchval("SELECT count(*) FROM insights_open") == 0
+
+
+async def test_a_charge_made_again_after_redis_lost_it_counts_once(redis, pool):
+    maker = EventMaker(redis)
+    await maker.requests(3)
+    async with consuming(redis, pool):
+        await all_in(pool, redis)
+        before = await check_sums(pool, redis)
+        taken = await pool.fetchval("SELECT max(event_id) FROM model_insights WHERE status = 'done'")
+        await maker.restored(taken, "r1", 1_000)
+        await maker.restored("1-1", "never-taken-in", 500)
+        await all_in(pool, redis)
+    assert await pool.fetchval("SELECT sum(settled_nano) FROM insights_settled") == before + 500
+    assert await pool.fetchval("SELECT cost_nano FROM model_insights WHERE request_id = 'never-taken-in'") == 500
+    assert await pool.fetchval("SELECT count(*) FROM insights_open") == 0

@@ -1,0 +1,66 @@
+"""One submitted request and the replies to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Self
+
+from model_gateway.replies import Reply
+
+
+class Exchange:
+    """One submitted request and its replies; leaving the ``async with`` stops listening, not the request."""
+
+    def __init__(
+        self,
+        request_id: str,
+        past: list[Reply],
+        queue: asyncio.Queue[Reply],
+        forget: Callable[[], None],
+        ask_to_cancel: Callable[[], Any],
+    ) -> None:
+        self.request_id = request_id
+        self._past = past
+        self._queue = queue
+        self._forget = forget
+        self._ask_to_cancel = ask_to_cancel
+        self._last = (0, 0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether any of the reply is here."""
+        return bool(self._past) or not self._queue.empty() or self._last != (0, 0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._forget()
+
+    async def next(self, timeout: float) -> Reply:  # noqa: ASYNC109 - the caller's bound on one wait
+        """The next entry of the reply.
+
+        Raises:
+            TimeoutError: nothing came in ``timeout`` seconds.
+        """
+        while True:
+            reply = self.ready()
+            if reply is not None:
+                return reply
+            async with asyncio.timeout(timeout):
+                self._past.append(await self._queue.get())
+
+    def ready(self) -> Reply | None:
+        """The next entry if it is here already, else None."""
+        while self._past or not self._queue.empty():
+            reply = self._past.pop(0) if self._past else self._queue.get_nowait()
+            time, _, number = reply.entry.partition("-")
+            if (place := (int(time), int(number))) > self._last:
+                self._last = place
+                return reply
+        return None
+
+    async def cancel(self) -> None:
+        """Ask the workers to stop the request; what was generated is paid for."""
+        await self._ask_to_cancel()

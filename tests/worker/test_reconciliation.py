@@ -1,0 +1,162 @@
+"""A Redis that comes back older than it was: what the worker knows is charged again, and the loss is told."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from model_gateway import GatewayError
+from model_gateway.replay import read_ledger
+from model_gateway.scripts import connect
+from tests.invariants import KEYS, check_idle, events_of
+from tests.processes import gateway, wait_until
+from tests.redis_server import RedisServer
+from tests.upstream import Upstream
+from tests.upstream_replies import Behaviour
+
+LIMIT = 20_000_000_000
+CONFIG = """
+models: {{paid: {{provider: openai, api_base: "{base_url}", input_cost: 0.000001, output_cost: 0.000002}}}}
+agents: {{test: {{secret_env: AGENT_TEST_SECRET}}}}
+worker: {{lease_seconds: 2}}
+"""
+
+
+@pytest.fixture
+async def server(tmp_path):
+    found = RedisServer(tmp_path / "redis")
+    await found.start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+async def redis(server):
+    client = connect(server.url)
+    yield client
+    await client.aclose()
+
+
+def journal(server: RedisServer) -> Path:
+    """The append-only file that is written to."""
+    (found,) = (server.server.directory / "appendonlydir").glob("*.incr.aof")
+    return found
+
+
+async def cut_back(server: RedisServer, size: int) -> None:
+    """Kill the server, cut the end of its append-only file off, and start it again."""
+    server.stop(signal.SIGKILL)
+    with journal(server).open("r+b") as file:
+        file.truncate(size)
+    await server.start()
+
+
+async def ask(agent, *names):
+    for name in names:
+        await agent.complete(model="paid", messages=[{"role": "user", "content": name}], request_id=name)
+
+
+async def told(redis, kind):
+    return [event for event in await events_of(redis) if event["event_type"] == kind]
+
+
+async def test_charges_that_redis_lost_are_charged_again_and_the_gap_is_listed(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        await house.start_worker()
+        await ask(agent, "kept")
+        size = journal(server).stat().st_size
+        await ask(agent, "lost-1", "lost-2")
+        before = await read_ledger(redis, KEYS)
+        await cut_back(server, size)
+        (gap,) = await wait_until(lambda: told(redis, "model.ledger.gap"))
+        assert await read_ledger(redis, KEYS) == before
+        restored = await told(redis, "model.request.restored")
+        assert {event["request_id"] for event in restored} == {"lost-1", "lost-2"}
+        assert (gap["missing"], gap["restored"]) == (4, 2)
+        assert gap["usd_nano"] == sum(event["usd_nano"] for event in restored)
+        await ask(agent, "later")
+        await check_idle(redis, LIMIT, {"kept", "later"})
+        assert len(await told(redis, "model.ledger.restarted")) == 1
+
+
+async def test_what_is_still_reserved_is_charged_once_by_whoever_takes_it_over(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        upstream.next(Behaviour(hold_at=0))
+        await house.start_worker()
+        asking = asyncio.create_task(ask(agent, "half-lost"))
+        await wait_until(lambda: upstream.calls)
+        size = journal(server).stat().st_size
+        upstream.release()
+        await asking
+        await cut_back(server, size)
+        await wait_until(lambda: told(redis, "model.request.unknown"))
+        ends = await wait_until(lambda: told(redis, "model.request.complete"))
+        assert Counter(event["request_id"] for event in ends) == {"half-lost": 1}
+        assert await told(redis, "model.request.restored") == []
+        await check_idle(redis, LIMIT, {"half-lost"})
+
+
+async def test_a_restart_that_lost_nothing_is_told_and_charges_nothing(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        await house.start_worker()
+        await ask(agent, "one", "two")
+        server.stop()
+        await server.start()
+        await wait_until(lambda: told(redis, "model.ledger.restarted"))
+        await ask(agent, "three")
+        assert await told(redis, "model.ledger.gap") == []
+        await check_idle(redis, LIMIT, {"one", "two", "three"})
+
+
+async def test_a_request_that_redis_lost_before_any_worker_saw_it_is_submitted_again(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        size = journal(server).stat().st_size
+        asking = asyncio.create_task(ask(agent, "lost-in-the-queue"))
+        await wait_until(lambda: redis.xlen(KEYS.requests))
+        await cut_back(server, size)
+        await house.start_worker()
+        await asking
+        await check_idle(redis, LIMIT, {"lost-in-the-queue"})
+        assert upstream.calls == 1
+
+
+async def test_a_stream_that_redis_lost_midway_is_not_begun_again(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        await house.start_worker()
+        size = journal(server).stat().st_size
+        upstream.next(Behaviour(hold_at=2))
+        chunks = agent.stream(model="paid", messages=[{"role": "user", "content": "hi"}], request_id="midway")
+        await anext(chunks)
+        await cut_back(server, size)
+        upstream.release()
+        with pytest.raises(GatewayError) as lost:
+            async for _ in chunks:
+                pass
+        assert lost.value.code == "outcome_unknown"
+        await wait_until(lambda: told(redis, "model.request.failed"))
+        assert upstream.calls == 1
+        assert [event["error_code"] for event in await told(redis, "model.request.unknown")] == ["record_missing"]
