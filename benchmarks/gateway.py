@@ -52,13 +52,16 @@ class Measured:
 
 
 @asynccontextmanager
-async def gateway(folder: Path) -> AsyncIterator[Target]:
-    """An embedded Redis, one worker and one front door, as ``make up`` starts them; without insights."""
+async def gateway(folder: Path, **more: str) -> AsyncIterator[Target]:
+    """An embedded Redis, one worker and one front door, as ``make up`` starts them; without insights.
+
+    ``more`` are further variables.
+    """
     config, token = folder / "models.yaml", secrets.token_hex(32)
     config.write_text(CONFIG)
     variables = {"GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_CONFIG": str(config), "ADMIN_TOKEN": token}
     ports = {"GATEWAY_PORT": "0", "GATEWAY_EVENTS_PORT": "0"}
-    async with running(folder, "gateway_cli", "up", **variables, **ports) as up:
+    async with running(folder, "gateway_cli", "up", **variables, **ports, **more) as up:
         url = next(word for word in up.said.split() if word.startswith("http://"))
         found = up.children()
         parts = {"front door": found.pop("gateway_api"), "worker": found.pop("gateway_worker")}
