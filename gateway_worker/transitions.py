@@ -10,10 +10,11 @@ import orjson
 
 from gateway_worker.reconciliation import Witnesses
 from gateway_worker.records import Admission, Ended, Entry, Gate, LeaseLostError, Note, Outcome, Subject
+from gateway_worker.script_values import admission_of, bounded, breaker, scope, text
 from model_gateway.counters import bucket_of
 from model_gateway.ledger import GATEWAY_SCOPE
 from model_gateway.scripts import Script, Scripts, load_script
-from model_gateway.settings import DEDUPE_MARGIN_SECONDS, Breaker, Budget, GatewayConfig
+from model_gateway.settings import DEDUPE_MARGIN_SECONDS, GatewayConfig
 from model_gateway.streams import GROUP, Keys
 
 RUNNING_TTL_MS: Final = 7 * 86_400_000
@@ -22,10 +23,6 @@ RUNNING_TTL_MS: Final = 7 * 86_400_000
 _SETTLE_SECONDS: Final = 600.0
 _ADMIT_SECONDS: Final = 10.0
 _NOTE_SECONDS: Final = 1.0
-
-
-_MAX_DEAD_FIELDS: Final = 32
-_MAX_DEAD_BYTES: Final = 65_536
 
 
 def _load(name: str, *more: str, allow_oom: bool = False) -> Script:
@@ -57,8 +54,8 @@ class Transitions:
         self._dead_keep_ms = str(config.retention.requests.seconds * 1000)
         self._reply_ttl_ms = str(config.retention.replies.seconds * 1000)
         self._final_ttl_ms = str((config.retention.dedupe_seconds + DEDUPE_MARGIN_SECONDS) * 1000)
-        self._scopes = [_scope(GATEWAY_SCOPE, config.budget)]
-        self._breaker = _breaker(config.routing.breaker)
+        self._scopes = [scope(GATEWAY_SCOPE, config.budget)]
+        self._breaker = breaker(config.routing.breaker)
 
     async def admit(
         self,
@@ -92,7 +89,7 @@ class Transitions:
             error_fields=["usd_nano", "0", "usd", "0", *failed.fields()],
             within=_ADMIT_SECONDS,
         )
-        admission = _admission(answer)
+        admission = admission_of(answer)
         self._witnesses.add(subject, admission, admission.event)
         return admission
 
@@ -130,7 +127,7 @@ class Transitions:
             running_ttl_ms=str(RUNNING_TTL_MS),
             within=_ADMIT_SECONDS,
         )
-        admission = _admission(answer)
+        admission = admission_of(answer)
         self._witnesses.add(failed, ended.admission, admission.event, str(ended.amount) if outcome.unknown else "")
         return admission
 
@@ -184,7 +181,7 @@ class Transitions:
             fields=outcome.fields(),
             within=_SETTLE_SECONDS,
         )
-        self._witnesses.add(subject, admission, _text(answer, 1), _text(answer, 2))
+        self._witnesses.add(subject, admission, text(answer, 1), text(answer, 2))
         return str(answer[0].decode())
 
     async def refuse(
@@ -213,7 +210,7 @@ class Transitions:
             _REFUSE,
             subject,
             [error],
-            *_bounded(entry),
+            *bounded(entry),
             fields=fields,
             called="1" if called else "0",
             reason=reason,
@@ -228,7 +225,7 @@ class Transitions:
     ) -> str:
         """Put an entry aside. ``reply`` is sender, request id and error, where there is one to reach."""
         sender, request_id, error = reply or ("nobody", "", None)
-        kept = _bounded(fields)
+        kept = bounded(fields)
         args = {
             "group": GROUP,
             "consumer": self._consumer,
@@ -293,46 +290,3 @@ class Transitions:
             keys.dead,
             keys.deployment(subject.deployment),
         ]
-
-
-def _admission(answer: list[Any]) -> Admission:
-    kind = answer[0].decode()
-    match kind:
-        case "admitted":
-            return Admission(kind, int(answer[1]), answer[2].decode(), event=_text(answer, 3))
-        case "gated":
-            return Admission(kind, reason=answer[1].decode(), wait=int(answer[2]) / 1000)
-        case "exhausted" | "cancelled" if len(answer) > 1:
-            return Admission(kind, int(answer[1]), chunks=int(answer[2]), signature=answer[3].decode())
-    return Admission(kind)
-
-
-def _text(answer: list[Any], place: int) -> str:
-    """A further part of an answer as text; empty where it was carried out before, and its answer lost."""
-    return answer[place].decode() if len(answer) > place else ""
-
-
-def _breaker(breaker: Breaker) -> dict[str, str]:
-    """The breaker's settings as the scripts take them; an empty ``window_ms`` where there is none."""
-    return {
-        "window_ms": str(round(breaker.window_seconds * 1000)) if breaker.enabled else "",
-        "min_calls": str(breaker.min_calls),
-        "error_rate": str(breaker.error_rate),
-        "timeouts": str(breaker.timeouts),
-        "open_ms": str(round(breaker.open_seconds * 1000)),
-        "max_open_ms": str(round(breaker.max_open_seconds * 1000)),
-    }
-
-
-def _bounded(fields: Mapping[bytes, bytes]) -> list[bytes]:
-    """An entry's fields, flat, as a dead letter keeps them."""
-    return [part[:_MAX_DEAD_BYTES] for pair in list(fields.items())[:_MAX_DEAD_FIELDS] for part in pair]
-
-
-def _scope(name: str, budget: Budget) -> dict[str, str]:
-    return {
-        "name": name,
-        "limit": str(budget.limit_nano),
-        "hard": "1" if budget.hard_stop else "0",
-        "warn": str(budget.warning_nano),
-    }
