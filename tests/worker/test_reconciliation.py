@@ -28,7 +28,8 @@ worker: {{lease_seconds: 2}}
 
 @pytest.fixture
 async def server(tmp_path):
-    found = RedisServer(tmp_path / "redis")
+    """Its file is written before each answer, so that its size says what is in it."""
+    found = RedisServer(tmp_path / "redis", "always")
     await found.start()
     yield found
     found.close()
