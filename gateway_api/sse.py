@@ -11,8 +11,8 @@ from aiohttp import web
 
 from gateway_api.responses import answered_by, named, reply_response
 from gateway_api.state import DIALECT, FRONT_DOOR
-from model_gateway.client import Exchange
 from model_gateway.errors import GatewayError
+from model_gateway.exchange import Exchange
 from model_gateway.replies import Reply
 
 _LAST_WORD_SECONDS: Final = 1.0
@@ -91,7 +91,14 @@ class _Relay:
         event = _event(reply.event, reply.data, b"id: %b:%d\n" % (reply.request_id.encode(), reply.index))
         return event + self._dialect.done if self.over else event
 
-    async def break_off(self, error: GatewayError) -> None:
+    async def end_with(self, error: GatewayError) -> web.StreamResponse:
+        """End with an error of the front door's own: as a plain HTTP error where nothing was sent yet."""
+        if not self.response.prepared:
+            raise error
+        await self._break_off(error)
+        return self.response
+
+    async def _break_off(self, error: GatewayError) -> None:
         """End in mid-stream with an error event and no ``[DONE]``; cut off a client that has stopped reading."""
         self.response.force_close()
         if not self._request.protocol.writing_paused:
@@ -111,28 +118,31 @@ def _event(name: str, data: bytes, head: bytes = b"") -> bytes:
     return b"%bdata: %b\n\n" % (head, data)
 
 
-async def relay(request: web.Request, exchange: Exchange, seconds: float) -> web.StreamResponse:
-    """Stream a request's reply; a client that leaves cancels it.
+async def relay(request: web.Request, exchange: Exchange, seconds: float, *, cancels: bool) -> web.StreamResponse:
+    """Stream a request's reply.
 
     Args:
         request: whose response it is.
         exchange: the submitted request.
         seconds: how long all of it may take.
+        cancels: whether a client that leaves cancels its request; else it is finished, and paid.
 
     Raises:
-        GatewayError: ``request_timeout``, where nothing was sent yet.
+        GatewayError: ``request_timeout`` or ``outcome_unknown``, where nothing was sent yet.
     """
     door = request.app[FRONT_DOOR]
     relaying = _Relay(request, exchange, door.silence_seconds)
+    goes_on = False
     try:
         async with asyncio.timeout(seconds):
             return await relaying.run()
     except TimeoutError:
-        error = GatewayError("request_timeout", f"the reply took longer than {seconds:g} s")
-        if not relaying.response.prepared:
-            raise error from None
-        await relaying.break_off(error)
-        return relaying.response
+        return await relaying.end_with(GatewayError("request_timeout", f"the reply took longer than {seconds:g} s"))
+    except GatewayError as error:
+        return await relaying.end_with(error)
+    except (asyncio.CancelledError, ConnectionError):  # the client left
+        goes_on = not cancels
+        raise
     finally:
-        if not relaying.over:
+        if not (relaying.over or goes_on):
             door.cancellations.ask(exchange)

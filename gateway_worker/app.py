@@ -17,6 +17,8 @@ from prometheus_client import generate_latest
 from redis.exceptions import RedisError
 
 from gateway_worker.deployments import Deployments
+from gateway_worker.forwarder import Forwarder
+from gateway_worker.ingress import Ingress
 from gateway_worker.janitor import Janitor
 from gateway_worker.metrics import WorkerMetrics
 from gateway_worker.pipeline import Pipeline
@@ -57,7 +59,9 @@ class WorkerProcess:
         self._reading = connect(environment.redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
         self.scripts = Scripts(self.redis, self._clock)
         self._witnesses = Witnesses(time.monotonic, GATEWAY_SCOPE)
-        reconciliation = Reconciliation(self.redis, self.scripts, keys, self._witnesses, self.name)
+        reconciliation = Reconciliation(
+            self.redis, self.scripts, keys, self._witnesses, worker=self.name, budget=config.budget
+        )
         self.worker = Worker(self._reading, self.scripts, keys, config, self.name, reconcile=reconciliation.check)
         self.metrics = WorkerMetrics(self.worker.slots)
 
@@ -80,9 +84,10 @@ class WorkerProcess:
             port = await stack.enter_async_context(self._serve_metrics())
             beating = await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
             sweeping = await stack.enter_async_context(background(self._janitor().run(), "janitor"))
+            forwarding = await stack.enter_async_context(background(self._forwarder().run(), "forwarder"))
             working = await stack.enter_async_context(background(self.worker.run(pipeline.run), "worker"))
             _log.info("worker.started", worker=self.name, models=deployments.names, metrics_port=port)
-            await watch(working, beating, sweeping)
+            await watch(working, beating, sweeping, forwarding)
         _log.info("worker.stopped", worker=self.name)
 
     def _pipeline(self, deployments: Deployments) -> Pipeline:
@@ -108,6 +113,19 @@ class WorkerProcess:
             clock=self._clock,
             name=self.name,
             insights=config.insights.enabled,
+        )
+
+    def _forwarder(self) -> Forwarder:
+        config, keyring = self._config, self._environment.keyring
+        isolated = [name for name, agent in config.agents.items() if agent.isolated]
+        return Forwarder(
+            self.redis,
+            [Ingress(self.scripts, self._keys, config, name, self.name) for name in isolated],
+            keyring=keyring,
+            sender_secrets=sender_secrets(config, keyring, self._variables),
+            dedupe_seconds=config.retention.dedupe_seconds,
+            metrics=self.metrics,
+            clock=self._clock,
         )
 
     async def _heartbeat(self, models: list[str], port: int) -> None:

@@ -9,17 +9,20 @@ id of the event that tells of it. Where Redis does not have that event any more,
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
 
 from gateway_worker.records import Admission, Subject
+from gateway_worker.script_values import scope
+from model_gateway.ledger import GATEWAY_SCOPE
 from model_gateway.scripts import Scripts, load_script
+from model_gateway.settings import Budget
 from model_gateway.streams import Keys
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +33,7 @@ REMEMBERED_SECONDS: Final = 15.0
 
 REMEMBERED: Final = 20_000
 _BATCH: Final = 500
-_KEEP_MS: Final = 600_000
+_KEEP_MS: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +67,27 @@ class Witnesses:
         self._clock = clock
         self._scopes = scopes
         self._kept: deque[tuple[float, Witness]] = deque(maxlen=REMEMBERED)
+        self.dropped: deque[Witness] = deque(maxlen=REMEMBERED)
+
+    def drop(self, subject: Subject, admission: Admission, amount: int) -> None:
+        """An attempt is not ours any more. Whoever took it over has charged it, unless Redis had lost it before."""
+        if admission.event:
+            self.dropped.append(self._witness(subject, admission, admission.event, str(amount)))
 
     def add(self, subject: Subject, admission: Admission, event: str, charged: str = "") -> None:
         """Remember a transition of an attempt; ``charged`` in nano-dollars, where it charged something."""
         if not event:
             return
-        fields = [*subject.base, "attempt", str(admission.attempt)] if charged else []
-        cost = "" if charged == "0" else charged
-        found = (event, subject.owner, subject.token, cost, subject.model, self._scopes, admission.window, fields)
         now = self._clock()
-        self._kept.append((now, Witness(*found)))
+        self._kept.append((now, self._witness(subject, admission, event, charged)))
         while self._kept[0][0] < now - REMEMBERED_SECONDS:
             self._kept.popleft()
+
+    def _witness(self, subject: Subject, admission: Admission, event: str, charged: str) -> Witness:
+        fields = [*subject.base, "attempt", str(admission.attempt)] if charged else []
+        cost = "" if charged == "0" else charged
+        owner, token, model = subject.owner, subject.token, subject.model
+        return Witness(event, owner, token, cost, model, self._scopes, admission.window, fields)
 
     def newest_first(self) -> list[Witness]:
         """What is remembered."""
@@ -85,12 +97,15 @@ class Witnesses:
 class Reconciliation:
     """Asks which server answers, and where it is another than before holds the ledger against the witnesses."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys, witnesses: Witnesses, worker: str) -> None:
+    def __init__(
+        self, redis: Redis, scripts: Scripts, keys: Keys, witnesses: Witnesses, *, worker: str, budget: Budget
+    ) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
         self._witnesses = witnesses
         self._worker = worker
+        self._scopes = [scope(GATEWAY_SCOPE, budget)]
         self._run_id = ""
         self._turn = asyncio.Lock()
 
@@ -106,6 +121,15 @@ class Reconciliation:
             if run_id != self._run_id:
                 await self._reconcile(run_id)
                 self._run_id = run_id
+            await self._charge_dropped(run_id)
+
+    async def _charge_dropped(self, run_id: str) -> None:
+        dropped = self._witnesses.dropped
+        while dropped:
+            some = list(islice(dropped, _BATCH))
+            await self._hold_against(run_id, some)
+            for _ in some:
+                dropped.popleft()
 
     async def _reconcile(self, run_id: str) -> None:
         """Newest first: what is lost is the end of what was written, so a batch without a loss is the last."""
@@ -123,9 +147,9 @@ class Reconciliation:
             "worker": self._worker,
             "run_id": run_id,
             "keep_ms": str(_KEEP_MS),
+            "scopes": self._scopes,
             "witnesses": [asdict(witness) for witness in witnesses],
         }
-        done = keys.reconciled(secrets.token_hex(8))
-        names = [keys.open, keys.ledger, keys.spend, keys.counters, keys.events, keys.server, done]
+        names = [keys.open, keys.ledger, keys.spend, keys.counters, keys.events, keys.server, keys.reconciled]
         missing, restored = await self._scripts.call(_RECONCILE, names, args)
         return int(missing), int(restored)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
@@ -181,8 +183,20 @@ class Transitions:
             fields=outcome.fields(),
             within=_SETTLE_SECONDS,
         )
+        result = str(answer[0].decode())
+        if result == "stale":
+            self._witnesses.drop(subject, admission, amount if outcome.unknown else outcome.cost)
         self._witnesses.add(subject, admission, text(answer, 1), text(answer, 2))
-        return str(answer[0].decode())
+        return result
+
+    @contextmanager
+    def held(self, subject: Subject, admission: Admission, amount: int) -> Iterator[None]:
+        """While an attempt is open here. Where it is dropped, its call may have been paid."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._witnesses.drop(subject, admission, amount)
+            raise
 
     async def refuse(
         self,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from model_gateway.errors import GatewayError
 from model_gateway.replies import Reply
+
+_GONE: Final = Reply("", "gone", 0, 502, end=True, retry_after=None, usd_nano=None, data=b"", entry="")
+"""Stands behind the last entry of a reply that nobody will go on with."""
 
 
 class Exchange:
@@ -26,6 +30,7 @@ class Exchange:
         self._forget = forget
         self._ask_to_cancel = ask_to_cancel
         self._last = (0, 0)
+        self._chunks = 0
 
     @property
     def answered(self) -> bool:
@@ -43,6 +48,7 @@ class Exchange:
 
         Raises:
             TimeoutError: nothing came in ``timeout`` seconds.
+            GatewayError: ``outcome_unknown``, see ``ready``.
         """
         while True:
             reply = self.ready()
@@ -52,14 +58,33 @@ class Exchange:
                 self._past.append(await self._queue.get())
 
     def ready(self) -> Reply | None:
-        """The next entry if it is here already, else None."""
+        """The next entry if it is here already, else None.
+
+        Raises:
+            GatewayError: ``outcome_unknown``: it does not follow what came before, as Redis had lost that and the
+                request was run again; or none will follow, see ``gone``.
+        """
         while self._past or not self._queue.empty():
             reply = self._past.pop(0) if self._past else self._queue.get_nowait()
+            if reply is _GONE:
+                raise GatewayError("outcome_unknown", "Redis lost the request in the middle of its reply")
             time, _, number = reply.entry.partition("-")
             if (place := (int(time), int(number))) > self._last:
                 self._last = place
+                self._check_order(reply)
                 return reply
         return None
+
+    def _check_order(self, reply: Reply) -> None:
+        if reply.kind != "chunk":
+            return
+        if reply.index != self._chunks:
+            raise GatewayError("outcome_unknown", "Redis lost the middle of the stream, which was begun again")
+        self._chunks += 1
+
+    def gone(self) -> None:
+        """Redis has lost the request: nobody writes the rest of its reply. What is here already is handed out."""
+        self._queue.put_nowait(_GONE)
 
     async def cancel(self) -> None:
         """Ask the workers to stop the request; what was generated is paid for."""

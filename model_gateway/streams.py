@@ -47,6 +47,14 @@ class Keys:
         """The only stream that an isolated agent may write."""
         return f"{self.tag}model.ingress.{agent}"
 
+    def ingress_state(self, agent: str) -> str:
+        """Whose turn it is at an ingress, and what was taken off it in this minute: a hash with a TTL."""
+        return f"{self.tag}gw:ingress:{agent}"
+
+    def unfinished(self, agent: str) -> str:
+        """Ids of an isolated agent's requests that were moved and may not be over: a set with a TTL."""
+        return f"{self.tag}gw:ingress:{agent}:unfinished"
+
     # state
     def record(self, principal: str, request_id: str) -> str:
         """One request's state: a hash with a TTL."""
@@ -86,9 +94,10 @@ class Keys:
         """The run id of the server that the ledger was last held against: another one may have lost something."""
         return f"{self.tag}gw:epoch:server"
 
-    def reconciled(self, call: str) -> str:
-        """Marks a reconciliation that was carried out, for a few minutes: a hash with a TTL."""
-        return f"{self.tag}gw:reconciled:{call}"
+    @property
+    def reconciled(self) -> str:
+        """Events that Redis had lost and that were dealt with, by id: a hash with a TTL."""
+        return f"{self.tag}gw:reconciled"
 
     @property
     def full(self) -> str:

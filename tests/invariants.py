@@ -55,13 +55,14 @@ async def check_idle(redis: Redis, limit_nano: int, accepted: set[str] | None = 
     """
     await check_budget(redis, limit_nano, keys)
     events = await events_of(redis, keys)
-    await _check_money(redis, events, keys)
+    await check_money(redis, events, keys)
     _check_terminals(events, accepted)
-    await _check_rest(redis, keys)
-    await _check_replies(redis, events, keys)
+    await check_rest(redis, keys)
+    answered = await _check_replies(redis, events, keys)
+    assert (accepted or set()) <= answered, f"without a reply: {(accepted or set()) - answered}"
 
 
-async def _check_money(redis: Redis, events: list[dict[str, Any]], keys: Keys) -> None:
+async def check_money(redis: Redis, events: list[dict[str, Any]], keys: Keys = KEYS) -> None:
     """I2, I3, I10: nothing reserved, settled is the sum of the charges, and the replay gives the ledger."""
     ledger = await read_ledger(redis, keys)
     assert not [name for name in ledger if name.endswith("|reserved")], f"I2: reserved while idle: {ledger}"
@@ -87,7 +88,7 @@ def _check_terminals(events: list[dict[str, Any]], accepted: set[str] | None) ->
         assert set(ends) == accepted, f"I4: lost {accepted - set(ends)}, made up {set(ends) - accepted}"
 
 
-async def _check_rest(redis: Redis, keys: Keys) -> None:
+async def check_rest(redis: Redis, keys: Keys = KEYS) -> None:
     """I11: nothing pending, nothing unread, no key without a TTL but streams and the ledger."""
     assert (await redis.xpending(keys.requests, GROUP))["pending"] == 0, "I11: pending entries"
     lasting = {keys.requests, keys.events, keys.ledger, keys.spend, keys.counters, keys.open, keys.dead}
@@ -96,12 +97,15 @@ async def _check_rest(redis: Redis, keys: Keys) -> None:
     assert without == [], f"I11: keys without a TTL: {without}"
 
 
-async def _check_replies(redis: Redis, events: list[dict[str, Any]], keys: Keys) -> None:
-    """I9, I12: chunks contiguous with one end, in the stream of who asked."""
+async def _check_replies(redis: Redis, events: list[dict[str, Any]], keys: Keys) -> set[str]:
+    """I9, I12: chunks contiguous with one end, in the stream of who asked. Returns who was answered."""
+    answered = set()
     owners = {event["request_id"]: event["principal"] for event in events if event["event_type"] in TERMINAL}
     async for stream in redis.scan_iter(match=f"{keys.tag}model.replies.*"):
         entries: dict[str, list[dict[bytes, bytes]]] = defaultdict(list)
         for _, fields in await redis.xrange(stream):
+            if fields[b"kind"] == b"duplicate":  # no reply: it says where one is
+                continue
             entries[fields[b"id"].decode()].append(fields)
         sender = stream.decode().rpartition("model.replies.")[2]
         for request_id, found in entries.items():
@@ -109,6 +113,8 @@ async def _check_replies(redis: Redis, events: list[dict[str, Any]], keys: Keys)
             if owner is not None and (owner.startswith("agent-") or sender.startswith("agent-")):
                 assert owner == sender, f"I12: {request_id} of {owner} in {stream.decode()}"
             _check_chunks(request_id, found)
+        answered |= set(entries)
+    return answered
 
 
 def _check_chunks(request_id: str, found: list[dict[bytes, bytes]]) -> None:

@@ -36,6 +36,12 @@ class RedisServer:
         """Where it is, with the password."""
         return self.server.url
 
+    @property
+    def journal(self) -> Path:
+        """The append-only file that it writes to; valid while nothing rewrites it."""
+        (found,) = (self.server.directory / "appendonlydir").glob("*.incr.aof")
+        return found
+
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         self.server.prepare()

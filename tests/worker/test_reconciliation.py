@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from model_gateway import GatewayError
+from model_gateway.clock import Clock
+from model_gateway.ledger import budget_stats
 from model_gateway.replay import read_ledger
-from model_gateway.scripts import connect
-from tests.invariants import KEYS, check_idle, events_of
+from model_gateway.scripts import Scripts, connect
+from model_gateway.settings import Budget
+from tests.invariants import KEYS, check_budget, check_idle, events_of
 from tests.processes import gateway, wait_until
 from tests.redis_server import RedisServer
 from tests.upstream import Upstream
@@ -161,3 +164,75 @@ async def test_a_stream_that_redis_lost_midway_is_not_begun_again(server, redis,
         await wait_until(lambda: told(redis, "model.request.failed"))
         assert upstream.calls == 1
         assert [event["error_code"] for event in await told(redis, "model.request.unknown")] == ["record_missing"]
+
+
+async def test_what_was_charged_again_is_not_charged_again_by_the_next_restart(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        await house.start_worker()
+        await ask(agent, "kept")
+        size = journal(server).stat().st_size
+        await ask(agent, "lost-1", "lost-2")
+        before = await read_ledger(redis, KEYS)
+        await cut_back(server, size)
+        await wait_until(lambda: told(redis, "model.ledger.gap"))
+        server.stop()
+        await server.start()
+        await wait_until(lambda: restarts(redis, 2))
+        await ask(agent, "later")
+        assert len(await told(redis, "model.ledger.gap")) == 1
+        assert len(await told(redis, "model.request.restored")) == 2
+        assert sum((await read_ledger(redis, KEYS)).values()) > sum(before.values())
+        await check_idle(redis, LIMIT, {"kept", "later"})
+
+
+async def test_a_call_whose_admission_was_lost_and_whose_request_is_run_again_is_charged_too(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        await house.start_worker()
+        await ask(agent, "kept")
+        size = journal(server).stat().st_size
+        upstream.next(Behaviour(hold_at=0), Behaviour(hold_at=0))
+        asking = asyncio.create_task(ask(agent, "run-twice"))
+        await wait_until(lambda: upstream.calls == 2)
+        await cut_back(server, size)
+        await wait_until(lambda: upstream.calls == 3, what="the request to be submitted and run again")
+        upstream.release()
+        await asking
+        await wait_until(lambda: told(redis, "model.request.restored"))
+        charges = [
+            event.get("usd_nano") or 0 for event in await events_of(redis) if event.get("request_id") == "run-twice"
+        ]
+        (whole,) = [event["usd_nano"] for event in await told(redis, "model.request.complete")][1:]
+        assert sum(charges) >= 2 * whole
+        await check_idle(redis, LIMIT, {"kept", "run-twice"})
+
+
+async def test_a_hard_limit_that_was_passed_unknowingly_is_told_as_an_overrun(server, redis, tmp_path):
+    async with (
+        Upstream() as upstream,
+        gateway(redis, server.url, tmp_path, CONFIG.format(base_url=upstream.base_url)) as house,
+        house.agent() as agent,
+    ):
+        worker = await house.start_worker()
+        size = journal(server).stat().st_size
+        await ask(agent, "lost")
+        spent = sum((await read_ledger(redis, KEYS)).values())
+        worker.send(signal.SIGSTOP)
+        await cut_back(server, size)
+        window = (await budget_stats(Scripts(redis, Clock()), KEYS, Budget()))["date"]
+        await redis.hset(KEYS.ledger, f"gateway|{window}|settled", LIMIT)
+        worker.send(signal.SIGCONT)
+        (overrun,) = await wait_until(lambda: told(redis, "model.budget.overrun"))
+        assert overrun["usd_nano"] == spent
+        await check_budget(redis, LIMIT)
+
+
+async def restarts(redis, count):
+    return len(await told(redis, "model.ledger.restarted")) == count
