@@ -14,8 +14,9 @@ from gateway_api.auth import BearerToken, guard
 from gateway_api.body import put_off_continue
 from gateway_api.cancellations import Cancellations
 from gateway_api.fleet_watch import FleetWatch
+from gateway_api.load_shedding import Gate, shedding
 from gateway_api.middleware import answer
-from gateway_api.operations import OPERATIONS, operation
+from gateway_api.operations import OPERATIONS, ROUTES, operation
 from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
 from model_gateway.client import ClientSettings, StreamClient
 from model_gateway.clock import Clock
@@ -42,12 +43,14 @@ def create_door(
         ConfigError: the metrics' token is missing or weak.
     """
     clock = clock or Clock()
+    gate = Gate(config.overload.max_waiting)
     client = StreamClient(
         environment.redis_url,
         sender=f"http-{secrets.token_hex(8)}",
         secret=front_door_secret(environment.hmac_secret),
         config=ClientSettings(max_depth=config.queue.max_depth),
         clock=clock,
+        on_waiting=gate.told,
     )
     return FrontDoor(
         environment=environment,
@@ -56,6 +59,7 @@ def create_door(
         clock=clock,
         fleet=FleetWatch(client),
         cancellations=Cancellations(),
+        gate=gate,
         traffic=Traffic(),
         admin=BearerToken(environment.admin_token),
         metrics_token=_metrics_token(config, variables),
@@ -75,7 +79,7 @@ def _metrics_token(config: GatewayConfig, variables: Mapping[str, str]) -> Beare
 
 def create_app(door: FrontDoor) -> web.Application:
     """The HTTP application."""
-    app = web.Application(middlewares=[answer, guard(door.admin)], client_max_size=door.config.limits.body_bytes)
+    app = web.Application(middlewares=[answer, shedding(door.gate, ROUTES), guard(door.admin)], client_max_size=door.config.limits.body_bytes)
     app[FRONT_DOOR] = door
     app.cleanup_ctx.append(_connected)
     app.cleanup_ctx.append(insights.connected)

@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
-from model_gateway.client import Exchange
 from model_gateway.errors import GatewayError
+from model_gateway.exchange import Exchange
 
 _log = structlog.get_logger(__name__)
 

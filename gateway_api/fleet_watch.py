@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from model_gateway.client import StreamClient
 from model_gateway.errors import GatewayError
-from model_gateway.fleet import WorkerState, durability_problems, live_workers
+from model_gateway.fleet import WorkerState, durability_problems, live_workers, refusal_to_write
 from model_gateway.ledger import is_initialised
 from model_gateway.scripts import AWAY
 
@@ -34,6 +34,7 @@ class FleetWatch:
         self._client = client
         self._served: frozenset[str] = frozenset()
         self._durability: list[str] = []
+        self._refusal = ""
         self._ledger_whole = True
         self._seen_at = float("-inf")
         self._trouble = ""
@@ -65,6 +66,7 @@ class FleetWatch:
             self.listening = True
         self.workers = await live_workers(self._client.redis, self._client.keys)
         self._served = frozenset(model for worker in self.workers for model in worker.models)
+        self._refusal = await refusal_to_write(self._client.redis)
         self._durability = await durability_problems(self._client.redis)
         self._ledger_whole = await is_initialised(self._client.redis, self._client.keys)
         self._seen_at = asyncio.get_running_loop().time()
@@ -89,5 +91,7 @@ class FleetWatch:
             return [self._trouble]
         if asyncio.get_running_loop().time() - self._seen_at > _STALE_SECONDS:
             return ["Redis does not answer"]
+        if self._refusal:  # the workers can't say that they live
+            return [self._refusal]
         found = [] if self.workers else ["no worker is alive"]
         return found + self._durability if durable else found

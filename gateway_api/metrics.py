@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway_api.auth import require
-from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
+from gateway_api.state import FRONT_DOOR, FrontDoor
 from model_gateway.counters import Counters, read_counters
 from model_gateway.fleet import QueueState, WorkerState, queue_state
 from model_gateway.money import usd_number
@@ -42,7 +42,7 @@ async def metrics(request: web.Request) -> web.Response:
     if door.metrics_token is not None:
         require(door.metrics_token, request)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Reading(door.traffic, await _read(door), frozenset(door.config.models)))
+    registry.register(_Reading(door, await _read(door)))
     return web.Response(
         body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
@@ -59,10 +59,11 @@ async def _read(door: FrontDoor) -> _Fleet | None:
 class _Reading(Collector):
     """One scrape."""
 
-    def __init__(self, traffic: Traffic, fleet: _Fleet | None, models: frozenset[str]) -> None:
-        self._traffic = traffic
+    def __init__(self, door: FrontDoor, fleet: _Fleet | None) -> None:
+        self._traffic = door.traffic
+        self._refused = door.gate.refused
         self._fleet = fleet
-        self._models = models
+        self._models = frozenset(door.config.models)
 
     def collect(self) -> Iterable[Metric]:
         """Every metric."""
@@ -75,6 +76,9 @@ class _Reading(Collector):
         yield GaugeMetricFamily("gateway_redis_up", "Whether Redis answered", int(self._fleet is not None))
         yield GaugeMetricFamily(
             "gateway_http_connections", "Open connections of this process", self._traffic.connections
+        )
+        yield CounterMetricFamily(
+            "gateway_http_overloaded_total", "Requests that this process turned away under overload", self._refused
         )
         requests = CounterMetricFamily(
             "gateway_http_requests_total", "Answered requests of this process", labels=("route", "status")

@@ -14,9 +14,9 @@ from gateway_api.models import find_model
 from gateway_api.responses import reply_response
 from gateway_api.sse import relay
 from gateway_api.state import FRONT_DOOR, REQUEST_ID, FrontDoor
-from model_gateway.client import Exchange
 from model_gateway.dialects import DIALECTS, Dialect, check_for
 from model_gateway.errors import GatewayError
+from model_gateway.exchange import Exchange
 from model_gateway.scripts import unavailable
 from model_gateway.settings import GatewayConfig
 
@@ -31,6 +31,9 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "/v1/messages/count_tokens": "count_tokens",
 }
 """Which operation a path asks for."""
+
+ROUTES: Final = {path.replace(":.+}", "}"): name for path, name in OPERATIONS.items()}
+"""The same by the route's name, as metrics have it."""
 
 
 def dialect_on(path: str) -> Dialect:
@@ -51,21 +54,24 @@ async def _run(request: web.Request, name: str, named: str) -> web.StreamRespons
     """Check the request, put it on the stream, and pass its replies on."""
     door = request.app[FRONT_DOOR]
     body = await read_body(request, door.config.limits)
-    asked = DIALECTS[name].parse(body, max_choices=door.config.limits.choices)
-    found = named or asked.model
-    model = find_model(door, found)
-    check_for(asked, door.config.models[model])
-    if not door.fleet.listening:
-        raise unavailable()
-    async with await _submit(door, name, found, body, stream=asked.stream) as exchange:
+    with door.gate.entering():
+        asked = DIALECTS[name].parse(body, max_choices=door.config.limits.choices)
+        found = named or asked.model
+        model = find_model(door, found)
+        check_for(asked, door.config.models[model])
+        if not door.fleet.listening:
+            raise unavailable()
+        cancels = door.config.cancels_on_leaving(model, streamed=asked.stream)
+        exchange = await _submit(door, name, found, body, cancels=cancels)
+    async with exchange:
         request[REQUEST_ID] = exchange.request_id
         seconds = longest_wait(door.config, model)
         if asked.stream:
-            return await relay(request, exchange, seconds)
-        return await _whole(door, exchange, seconds)
+            return await relay(request, exchange, seconds, cancels=cancels)
+        return await _whole(door, exchange, seconds, cancels=cancels)
 
 
-async def _submit(door: FrontDoor, name: str, model: str, body: bytes, *, stream: bool) -> Exchange:
+async def _submit(door: FrontDoor, name: str, model: str, body: bytes, *, cancels: bool) -> Exchange:
     """Put the request on the stream; a client that leaves in this very moment has left a submitted request."""
     submitting = asyncio.create_task(
         door.client.submit(principal=ADMIN, model=model, body=body, operation=name), name="submit"
@@ -73,7 +79,7 @@ async def _submit(door: FrontDoor, name: str, model: str, body: bytes, *, stream
     try:
         return await asyncio.shield(submitting)
     except asyncio.CancelledError:
-        door.cancellations.abandon(submitting, cancel=stream)
+        door.cancellations.abandon(submitting, cancel=cancels)
         raise
 
 
@@ -83,10 +89,14 @@ def longest_wait(config: GatewayConfig, model: str) -> float:
     return attempts + 2 * config.worker.lease_seconds
 
 
-async def _whole(door: FrontDoor, exchange: Exchange, seconds: float) -> web.Response:
-    """The reply in one piece. A client that leaves does not stop its request: it is finished, and paid."""
+async def _whole(door: FrontDoor, exchange: Exchange, seconds: float, *, cancels: bool) -> web.Response:
+    """The reply in one piece; ``cancels``: a client that leaves stops its request, else it is finished, and paid."""
     try:
         return reply_response(await exchange.next(seconds))
     except TimeoutError:
         door.cancellations.ask(exchange)
         raise GatewayError("request_timeout", f"no reply in {seconds:g} s") from None
+    except asyncio.CancelledError:
+        if cancels:
+            door.cancellations.ask(exchange)
+        raise

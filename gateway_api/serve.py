@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway_api.app import create_app
+from gateway_api.early_refusal import Refusals
 from gateway_api.events import create_events_app
 from gateway_api.site import BoundedSite
 from gateway_api.state import FRONT_DOOR, FrontDoor, Traffic
@@ -35,6 +36,7 @@ async def serving(door: FrontDoor) -> AsyncIterator[Ports]:
             (door.environment.host, door.environment.port),
             door.traffic,
             door.config.drain_seconds,
+            Refusals(door.gate, door.traffic, door.clock),
         )
         events = await _listen(
             stack,
@@ -52,12 +54,13 @@ async def _listen(
     address: tuple[str, int],
     traffic: Traffic,
     shutdown_seconds: float,
+    refusals: Refusals | None = None,
 ) -> int:
     """Start one application's site; the port it got."""
     limits = app[FRONT_DOOR].config.limits
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=shutdown_seconds)
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
-    await BoundedSite(runner, *address, limits=limits, traffic=traffic).start()
+    await BoundedSite(runner, *address, limits=limits, traffic=traffic, refusals=refusals).start()
     port: int = runner.addresses[0][1]
     return port

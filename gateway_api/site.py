@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from gateway_api.early_refusal import Entrance, Refusals
 from gateway_api.responses import error_response
 from gateway_api.state import Traffic
 from model_gateway.clock import Clock
@@ -30,9 +31,9 @@ _LINGER_SECONDS: Final = 2.0
 class _Connection(web.RequestHandler):
     """One connection, counted; what is not HTTP gets an error in OpenAI's shape."""
 
-    __slots__ = ("_most", "_traffic")
+    __slots__ = ("_entrance", "_most", "_traffic")
 
-    def __init__(self, server: web.Server, traffic: Traffic, limits: Limits) -> None:
+    def __init__(self, server: web.Server, traffic: Traffic, limits: Limits, refusals: Refusals | None) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -46,6 +47,7 @@ class _Connection(web.RequestHandler):
         )
         self._traffic = traffic
         self._most = limits.connections
+        self._entrance = refusals and Entrance(refusals, self)
 
     def connection_made(self, transport: Any) -> None:
         """Count it; one too many is handed to who says so."""
@@ -59,7 +61,20 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out."""
         self._traffic.connections -= 1
+        if self._entrance is not None:
+            self._entrance.close()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Turn away what is to be turned away unread; the rest is parsed."""
+        if self._entrance is not None:
+            idle = self._waiter is not None and not self._waiter.done() and not self.writing_paused
+            answers, data = self._entrance.look(data, idle=idle)
+            if answers and self.transport is not None:
+                self.transport.write(answers)
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if data:
+            super().data_received(data)
 
     def handle_error(
         self,
@@ -120,12 +135,22 @@ def _busy() -> bytes:
 class BoundedSite(web.BaseSite):
     """A TCP site with at most ``limits.connections`` connections."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int, *, limits: Limits, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        limits: Limits,
+        traffic: Traffic,
+        refusals: Refusals | None = None,
+    ) -> None:
         super().__init__(runner, backlog=_BACKLOG)
         self._host = host
         self._port = port
         self._limits = limits
         self._traffic = traffic
+        self._refusals = refusals
 
     @property
     def name(self) -> str:
@@ -142,4 +167,4 @@ class BoundedSite(web.BaseSite):
     def _accept(self) -> asyncio.Protocol:
         if self._runner.server is None:
             raise ConnectionAbortedError("the site is closed")
-        return _Connection(self._runner.server, self._traffic, self._limits)
+        return _Connection(self._runner.server, self._traffic, self._limits, self._refusals)

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway_api.auth import BearerToken
 from gateway_api.cancellations import Cancellations
 from gateway_api.fleet_watch import FleetWatch
+from gateway_api.load_shedding import Gate
 from model_gateway.client import StreamClient
 from model_gateway.clock import Clock
 from model_gateway.dialects import Dialect
@@ -42,6 +43,7 @@ class FrontDoor:
         clock: wall-clock time.
         fleet: which workers live and what they serve.
         cancellations: those on their way to the workers.
+        gate: turns requests away under overload.
         traffic: this process's own figures.
         admin: the token that opens everything.
         metrics_token: closes ``/metrics``; open without one.
@@ -54,6 +56,7 @@ class FrontDoor:
     clock: Clock
     fleet: FleetWatch
     cancellations: Cancellations
+    gate: Gate
     traffic: Traffic
     admin: BearerToken
     metrics_token: BearerToken | None

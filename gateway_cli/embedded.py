@@ -21,6 +21,12 @@ URL_FILE: Final = "redis.url"
 """In the data directory while an embedded server runs there: its URL, for whoever may read it."""
 _POLL_SECONDS: Final = 0.02
 
+MIN_BULK_BYTES: Final = 128 * 2**20
+"""No value that the gateway writes is larger, but for a body where ``limits.body_bytes`` says so."""
+
+_CLIENTS_MEMORY: Final = "1gb"
+"""Of all connections' buffers; past it the server drops the connection with the largest."""
+
 AppendFsync = Literal["always", "everysec"]
 
 
@@ -34,6 +40,7 @@ class EmbeddedServer:
         password: the default user's, who may do everything.
         appendfsync: ``everysec`` can lose a second or two in a power cut, ``always`` nothing acknowledged.
         users: further ``user ...`` lines.
+        max_bulk_bytes: of one value in a command; who sends more is cut off before it is in memory.
     """
 
     directory: Path
@@ -41,6 +48,7 @@ class EmbeddedServer:
     password: str = field(repr=False)
     appendfsync: AppendFsync = "everysec"
     users: tuple[str, ...] = ()
+    max_bulk_bytes: int = MIN_BULK_BYTES
 
     @property
     def url(self) -> str:
@@ -78,6 +86,8 @@ class EmbeddedServer:
             "appendonly yes",
             f"appendfsync {self.appendfsync}",
             "maxmemory-policy noeviction",
+            f"proto-max-bulk-len {self.max_bulk_bytes}",
+            f"maxmemory-clients {_CLIENTS_MEMORY}",
             'logfile ""',
             "loglevel warning",
             f"user default on #{password_sha256(self.password)} ~* &* +@all",

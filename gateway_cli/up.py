@@ -17,7 +17,14 @@ from gateway_cli.acl import acl_lines
 from gateway_cli.check_config import checked_config
 from gateway_cli.data_directory import create_data_directory, locked, write_private
 from gateway_cli.database import EmbeddedDatabase, prepare_database
-from gateway_cli.embedded import HOST, URL_FILE, AppendFsync, EmbeddedServer, wait_until_answering
+from gateway_cli.embedded import (
+    HOST,
+    MIN_BULK_BYTES,
+    URL_FILE,
+    AppendFsync,
+    EmbeddedServer,
+    wait_until_answering,
+)
 from gateway_cli.errors import StartupError
 from gateway_cli.ledger_marker import EMBEDDED, location, prepare_ledger
 from gateway_cli.ports import ReservedPort
@@ -99,7 +106,7 @@ def _prepare(held: ExitStack) -> Gateway:
     variables = SecretStore(data).complete(secret_names(config), os.environ)
     users = _check_secrets(variables, config)
     variables |= _take_ports(held, asked)
-    embedded = None if asked.redis_url else _prepare_embedded(held, data, variables, users)
+    embedded = None if asked.redis_url else _prepare_embedded(held, data, variables, users, config)
     if embedded is not None:
         variables["REDIS_URL"] = embedded.server.url
     database = prepare_database(held, data, variables, config)
@@ -124,11 +131,14 @@ def _check_secrets(variables: Mapping[str, str], config: GatewayConfig) -> list[
     return acl_lines(config, variables)
 
 
-def _prepare_embedded(held: ExitStack, data: Path, variables: Mapping[str, str], users: list[str]) -> Embedded:
+def _prepare_embedded(
+    held: ExitStack, data: Path, variables: Mapping[str, str], users: list[str], config: GatewayConfig
+) -> Embedded:
     """Take a port and the server's directory, and write its files."""
     port = held.enter_context(ReservedPort(HOST, 0, "REDIS_URL")).number
     password = variables[EMBEDDED_REDIS_PASSWORD]
-    server = EmbeddedServer(data / "redis", port, password, _appendfsync(variables), tuple(users))
+    largest = max(MIN_BULK_BYTES, config.limits.body_bytes + MIN_BULK_BYTES // 2)
+    server = EmbeddedServer(data / "redis", port, password, _appendfsync(variables), tuple(users), largest)
     server.directory.mkdir(mode=0o700, exist_ok=True)
     busy = "an embedded Redis of an earlier `model-gateway up` is still stopping"
     lock = held.enter_context(locked(server.directory / "lock", busy, _LOCK_SECONDS))

@@ -54,6 +54,10 @@ class StaleError(Exception):
     """The request waited too long: it is to be dead-lettered."""
 
 
+class PoisonError(Exception):
+    """Each attempt died with its worker, and there is no further one: the request is to be dead-lettered."""
+
+
 class _NotAskedError(Exception):
     """The candidate was not called; nothing has changed."""
 
@@ -78,7 +82,7 @@ class Attempts:
 
         Raises:
             GatewayError: nobody can be asked; the request is to be refused.
-            StaleError: it is to be dead-lettered.
+            StaleError, PoisonError: it is to be dead-lettered.
         """
         try:
             last = await self._last(delivery, work)
@@ -118,9 +122,9 @@ class Attempts:
         """Admit and call, with room for the call.
 
         Raises:
-            _NotAskedError, _NoMoreError, _OverError, GatewayError, StaleError: there was no call.
+            _NotAskedError, _NoMoreError, _OverError, GatewayError, StaleError, PoisonError: there was no call.
         """
-        room = candidate.deployment.capacity(delivery.slots.park())
+        room = _room(delivery, candidate)
         if delivery.count > 1 and last is None:
             # It may have been started: however busy the deployment is, that must be settled first.
             return await self._admit_and_call(delivery, work, candidate, last, room)
@@ -130,6 +134,8 @@ class Attempts:
         except GatewayError as error:
             if error.code != "model_overloaded":
                 raise
+            if delivery.cancelled:  # admission sees it too, and calls nobody
+                return await self._admit_and_call(delivery, work, candidate, last, _room(delivery, candidate))
             work.route.refused(candidate, error)
             raise _NotAskedError from None
 
@@ -143,7 +149,10 @@ class Attempts:
         if admission.kind == "admitted":
             delivery.admitted(subject.token)
             work.route.entered(candidate)
-            outcome = await self._outcome(delivery, work, candidate.deployment, (subject, admission), room)
+            with self._transitions.held(subject, admission, candidate.amount):
+                outcome = await self._outcome(delivery, work, candidate.deployment, (subject, admission), room)
+        elif last is None and admission.kind == "exhausted" and not admission.chunks:
+            raise PoisonError
         elif last is None and admission.kind in ("exhausted", "cancelled"):
             delivery.admitted(subject.token)
             outcome = not_called(admission, work.binding)
@@ -235,10 +244,14 @@ class Attempts:
         outcome = replace(outcome, latency_ms=latency_ms, replies=[*outcome.replies[:-1], end])
         if outcome.state == "failed":
             self._metrics.provider_errors.labels(last.subject.deployment, outcome.error_code).inc()
-        with self._metrics.settle.time():
+        with self._metrics.settle.time(), self._transitions.held(last.subject, last.admission, last.amount):
             result = await self._transitions.settle(last.subject, last.admission, last.amount, outcome)
         if result not in ("settled", "already"):
             _log.warning("request.not_settled", request_id=work.binding.request_id, result=result)
+
+
+def _room(delivery: Delivery, candidate: Candidate) -> Room:
+    return candidate.deployment.capacity(delivery.slots.park(), delivery.on_cancel)
 
 
 async def _pause(delivery: Delivery, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +26,9 @@ _OVERHEAD: Final = 256
 _ESTIMATE_MARGIN: Final = 1.1
 _OWN_FIELDS: Final = frozenset({"messages", "model", "stream", "stream_options"})
 _FREE_OPERATIONS: Final = frozenset({"count_tokens"})
+
+OnCancel = Callable[[Callable[[], object]], object]
+"""Takes what is to be called when a request is cancelled."""
 
 
 @dataclass(slots=True)
@@ -60,15 +63,15 @@ class Deployment:
         return self._capacity.locked()
 
     @asynccontextmanager
-    async def capacity(self, park: AbstractContextManager[bool]) -> AsyncIterator[None]:
+    async def capacity(self, park: AbstractContextManager[bool], on_cancel: OnCancel) -> AsyncIterator[None]:
         """One of the calls that may run at once, waited for in ``park``, which says whether there is room to wait.
 
         Raises:
-            GatewayError: ``model_overloaded``, after ``queue_timeout`` seconds or at once.
+            GatewayError: ``model_overloaded``, after ``queue_timeout`` seconds or at once; once it is cancelled too.
         """
         if self._capacity.locked():
             with park as room:
-                await self._wait(room)
+                await self._wait(room, on_cancel)
         else:
             await self._capacity.acquire()
         try:
@@ -76,10 +79,19 @@ class Deployment:
         finally:
             self._capacity.release()
 
-    async def _wait(self, room: bool) -> None:
+    async def _wait(self, room: bool, on_cancel: OnCancel) -> None:
         try:
-            async with asyncio.timeout(self.row.queue_timeout if room else 0):
-                await self._capacity.acquire()
+            async with asyncio.timeout(self.row.queue_timeout if room else 0) as limit:
+
+                def give_up() -> None:
+                    if not limit.expired():
+                        limit.reschedule(0)
+
+                on_cancel(give_up)
+                try:
+                    await self._capacity.acquire()
+                finally:
+                    on_cancel(lambda: None)
         except TimeoutError:
             raise GatewayError(
                 "model_overloaded",

@@ -34,6 +34,12 @@ class WorkerMetrics:
         self.dead_letters = Counter(
             "gateway_worker_dead_letters", "Entries that could not be run", registry=self.registry
         )
+        self.ingress_entries = Counter(
+            "gateway_worker_ingress_entries",
+            "Entries of isolated agents that this worker dealt with, by what became of them",
+            ["agent", "result"],
+            registry=self.registry,
+        )
 
     def _gauge(self, name: str, text: str, value: object) -> None:
         Gauge(name, text, registry=self.registry).set_function(value)  # type: ignore[arg-type]

@@ -6,11 +6,10 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
 
 import structlog
 
-from gateway_worker.attempts import Attempts, StaleError, Work
+from gateway_worker.attempts import Attempts, PoisonError, StaleError, Work
 from gateway_worker.call import Binding, dead_letter_entry, error_entry
 from gateway_worker.delivery import Delivery
 from gateway_worker.deployments import Deployment, Deployments
@@ -20,14 +19,13 @@ from gateway_worker.routing import Router
 from gateway_worker.transitions import Transitions
 from model_gateway.clock import Clock
 from model_gateway.dialects import DIALECTS, Request, check_for, unpriced
-from model_gateway.envelope import BadEnvelopeError, Envelope, open_envelope
+from model_gateway.envelope import CLOCK_SKEW_MS, BadEnvelopeError, Envelope, open_envelope
 from model_gateway.errors import GatewayError
 from model_gateway.settings import GatewayConfig
 from model_gateway.signing import Keyring, sha256_hex
 from model_gateway.streams import Keys
 
 _log = structlog.get_logger(__name__)
-_CLOCK_SKEW_MS: Final = 300_000
 
 
 class Pipeline:
@@ -74,6 +72,9 @@ class Pipeline:
             await self._attempts.run(delivery, work)
         except StaleError:
             await self._give_up(delivery, subject, binding, "stale_request", "stale: waited too long")
+        except PoisonError:
+            reason = f"its worker died in each of {self._config.redelivery.max_attempts} attempts"
+            await self._give_up(delivery, subject, binding, "outcome_unknown", reason)
         except GatewayError as error:
             reply = error_entry(error, binding)
             await self._transitions.refuse(subject, reply, error.code, called=bool(delivery.token))
@@ -95,7 +96,7 @@ class Pipeline:
         age_ms = int(delivery.entry.partition("-")[0]) - subject.envelope.ts_ms
         if delivery.count > self._config.redelivery.max_deliveries:
             reason, code = f"delivered {delivery.count - 1} times and never finished", "outcome_unknown"
-        elif not -_CLOCK_SKEW_MS <= age_ms <= self._config.retention.dedupe_seconds * 1000:
+        elif not -CLOCK_SKEW_MS <= age_ms <= self._config.retention.dedupe_seconds * 1000:
             reason, code = f"stale: signed {age_ms / 1000:.0f} s before it arrived", "stale_request"
         else:
             return False

@@ -242,8 +242,8 @@ class Worker:
                 found: Any = await self._redis.xread({self._keys.control: after}, count=_CONTROL_COUNT, block=BLOCK_MS)
                 for _, entries in found or ():
                     for entry, fields in entries:
-                        after = entry
                         await self._cancel(fields)
+                        after = entry  # not before: what could not be looked up is read again
             except (RedisError, OSError) as error:
                 _log.debug("worker.control_unreadable", worker=self._name, error=str(error)[:200])
                 await asyncio.sleep(_LONGEST_DELAY)
@@ -252,8 +252,14 @@ class Worker:
         """Cancel what is in hand, if its record says so: whoever may write here may not cancel everyone's."""
         owner = b"%b:%b" % (fields.get(b"principal", b""), fields.get(b"id", b""))
         for delivery in list(self._hands.values()):
-            if delivery.owner.encode() == owner and await cast("Any", self._redis.hexists(delivery.record, "cancel")):
+            if delivery.owner.encode() == owner and await self._is_cancelled(delivery.record):
                 delivery.cancel()
+
+    async def _is_cancelled(self, record: str) -> bool:
+        try:
+            return bool(await cast("Any", self._redis.hexists(record, "cancel")))
+        except ResponseError:  # its agent has put something else in the record's place
+            return False
 
     # -- drain
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import orjson
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from model_gateway.clock import Clock
-from model_gateway.envelope import Envelope, new_request_id
+from model_gateway.envelope import CANCEL, Envelope, new_request_id
 from model_gateway.errors import GatewayError
 from model_gateway.exchange import Exchange
 from model_gateway.replies import BLOCK_MS, Reply, ReplyReader
@@ -25,6 +26,7 @@ _SUBMIT: Final = load_script("model_gateway", "submit", "model_gateway:prelude")
 _CANCEL: Final = load_script("model_gateway", "cancel", "model_gateway:prelude", allow_oom=True)
 _CONTROL_KEEP_MS: Final = 600_000
 _SUBMIT_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class StreamClient:
         config: ClientSettings = ClientSettings(),
         keys: Keys = Keys(),  # noqa: B008 - frozen
         clock: Clock | None = None,
+        on_waiting: Callable[[int], object] = lambda waiting: None,
     ) -> None:
+        """``on_waiting`` is told with each request that is submitted how many waited that no worker had taken."""
         self.keys = keys
         self.redis: Redis = connect(redis_url)
         self._clock = clock or Clock()
@@ -60,6 +64,7 @@ class StreamClient:
         self._sender = sender
         self._secret = secret
         self._config = config
+        self._on_waiting = on_waiting
         self._reading = connect(redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
         self._reader = ReplyReader(self._reading, keys.replies(sender), on_return=self._redis_is_back)
         self._exchanges: dict[Exchange, Envelope] = {}
@@ -125,12 +130,22 @@ class StreamClient:
         self._exchanges.pop(exchange, None)
 
     def _redis_is_back(self) -> None:
-        """It may have lost what was submitted last: submit again whatever has no answer. Ids make that harmless."""
+        """It may have lost what was submitted last: submit again whatever has no answer. Ids make that harmless.
+
+        What has a part of its answer can't be begun again: where it is gone, whoever waits for the rest is told.
+        """
         for exchange, envelope in list(self._exchanges.items()):
-            if not exchange.answered:
-                task = asyncio.create_task(self._resubmit(envelope), name="resubmit")
-                self._resubmitting.add(task)
-                task.add_done_callback(self._resubmitting.discard)
+            checking = self._end_if_gone(exchange, envelope) if exchange.answered else self._resubmit(envelope)
+            task = asyncio.create_task(checking, name="resubmit")
+            self._resubmitting.add(task)
+            task.add_done_callback(self._resubmitting.discard)
+
+    async def _end_if_gone(self, exchange: Exchange, envelope: Envelope) -> None:
+        try:
+            if not await self.redis.exists(self.keys.record(envelope.principal, envelope.request_id)):
+                exchange.gone()
+        except (*AWAY, ResponseError) as error:  # then it waits, for as long as its client wants to
+            _log.warning("resubmit.unchecked", request_id=envelope.request_id, error=type(error).__name__)
 
     async def _resubmit(self, envelope: Envelope) -> None:
         try:
@@ -154,6 +169,8 @@ class StreamClient:
             within=_SUBMIT_SECONDS,
         )
         match answer[0]:
+            case b"queued":
+                self._on_waiting(answer[2])
             case b"duplicate":
                 return await self._past(envelope.request_id, answer[1].decode())
             case b"busy":
@@ -179,6 +196,34 @@ class StreamClient:
         )
 
 
+class IngressClient(StreamClient):
+    """The same for an isolated agent: it writes to its ingress, reads its replies, and may do nothing else."""
+
+    def __init__(self, redis_url: str, *, agent: str, secret: str, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
+        super().__init__(redis_url, sender=f"agent-{agent}", secret=secret, keys=keys)
+        self._ingress = keys.ingress(agent)
+        self._reader = ReplyReader(
+            self._reading, keys.replies(self._sender), on_return=self._redis_is_back, from_the_start=True
+        )
+
+    async def _publish(self, envelope: Envelope) -> list[Reply]:
+        """Onto the ingress. Whether it is taken, and what a repeated id was answered, its reply stream tells."""
+        fields: dict[Any, Any] = dict(envelope.fields(self._secret))
+        deadline = asyncio.get_running_loop().time() + _SUBMIT_SECONDS
+        while True:  # an answer that is lost makes a second entry, which its id gives away
+            try:
+                await self.redis.xadd(self._ingress, fields)
+            except AWAY as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise unavailable() from error
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return []
+
+    async def _cancel(self, principal: str, request_id: str) -> None:
+        await self._publish(Envelope(self._sender, principal, request_id, CANCEL, "", self._clock.now_ms(), b""))
+
+
 class GatewayClient:
     """An agent's client: no HTTP, straight onto the request stream.
 
@@ -186,9 +231,21 @@ class GatewayClient:
     ...     reply = await client.complete(model="echo", messages=[{"role": "user", "content": "hi"}])
     """
 
-    def __init__(self, redis_url: str, *, agent: str, secret: str, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        agent: str,
+        secret: str,
+        isolated: bool = False,
+        keys: Keys = Keys(),  # noqa: B008 - frozen
+    ) -> None:
+        """``isolated``: as the agent's row in the config has it."""
         self._principal = f"agent-{agent}"
-        self._client = StreamClient(redis_url, sender=self._principal, secret=secret, keys=keys)
+        if isolated:
+            self._client: StreamClient = IngressClient(redis_url, agent=agent, secret=secret, keys=keys)
+        else:
+            self._client = StreamClient(redis_url, sender=self._principal, secret=secret, keys=keys)
 
     async def __aenter__(self) -> Self:
         await self._client.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,11 @@ from model_gateway.signing import sign
 
 VERSION: Final = "1"
 SIGNED_FIELDS: Final = ("v", "from", "principal", "id", "op", "model", "ts", "body")
+CANCEL: Final = "cancel"
+"""The operation by which an isolated agent cancels its request ``id``; it stands on an ingress and nowhere else."""
+
+CLOCK_SKEW_MS: Final = 300_000
+"""How far ahead of its arrival an envelope may be signed."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 _NAME: Final = re.compile(r"(?:http|agent)-[a-z0-9][a-z0-9\-]{0,62}\Z")
@@ -103,12 +108,17 @@ def new_request_id(now_ms: int) -> str:
     return "req_" + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def open_envelope(fields: Mapping[bytes, bytes], secrets_of: Mapping[str, tuple[str, ...]]) -> Envelope:
+def open_envelope(
+    fields: Mapping[bytes, bytes],
+    secrets_of: Mapping[str, tuple[str, ...]],
+    operations: Collection[str] = OPERATIONS,
+) -> Envelope:
     """Verify an entry's fields and say who sent what.
 
     Args:
         fields: the entry as read.
         secrets_of: sender class to live secrets: ``http`` for front doors, ``agent-<name>`` for each agent.
+        operations: what may be asked for.
 
     Raises:
         BadEnvelopeError: malformed, from an unknown sender, or not signed by it.
@@ -124,7 +134,7 @@ def open_envelope(fields: Mapping[bytes, bytes], secrets_of: Mapping[str, tuple[
     given = fields.get(b"sig", b"")
     if not any(hmac.compare_digest(sign(signed, secret).encode(), given) for secret in live):
         raise BadEnvelopeError("bad signature" if given else "unsigned")
-    return _envelope(values, sender)
+    return _envelope(values, sender, operations)
 
 
 def _required(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
@@ -134,13 +144,13 @@ def _required(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
     return {name: fields[name.encode()] for name in SIGNED_FIELDS}
 
 
-def _envelope(values: dict[str, bytes], sender: str) -> Envelope:
+def _envelope(values: dict[str, bytes], sender: str, operations: Collection[str]) -> Envelope:
     """The verified values, checked one by one."""
     texts = {name: _text(values[name], name) for name in SIGNED_FIELDS if name != "body"}
     checks = {
         "v": texts["v"] == VERSION,
         "id": bool(_ID.match(texts["id"])),
-        "op": texts["op"] in OPERATIONS,
+        "op": texts["op"] in operations,
         "ts": bool(_TIME.match(texts["ts"])),
         "model": len(texts["model"]) <= _MAX_MODEL,
         "principal": bool(_PRINCIPAL.match(texts["principal"])),

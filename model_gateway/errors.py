@@ -49,6 +49,7 @@ KINDS: Final[dict[str, Kind]] = {
     # the gateway's own trouble
     "internal_error": Kind(500, SERVER),
     "queue_full": Kind(503, SERVER, retryable=True),
+    "overloaded": Kind(503, SERVER, retryable=True),
     "storage_full": Kind(503, SERVER, retryable=True),
     "redis_unavailable": Kind(503, SERVER, retryable=True),
     "insights_unavailable": Kind(503, SERVER, retryable=True),

@@ -97,6 +97,15 @@ async def queue_state(redis: Redis, keys: Keys) -> QueueState:
     return QueueState(0, 0, 0)
 
 
+async def refusal_to_write(redis: Redis) -> str:
+    """Why this Redis takes no writes now, in its own words; empty when it does: a script that may write and does not."""
+    try:
+        await cast("Any", redis.eval("#!lua\nreturn 1", 0))
+    except ResponseError as error:
+        return f"Redis takes no writes: {error}"
+    return ""
+
+
 async def durability_problems(redis: Redis) -> list[str]:
     """Why this Redis may lose what it acknowledged; empty when it keeps it."""
     wanted = {"appendonly": "yes", "maxmemory-policy": "noeviction"}

@@ -17,6 +17,9 @@ from model_gateway.tasks import end
 _log = structlog.get_logger(__name__)
 
 BLOCK_MS = 2_000
+DUPLICATE = b"duplicate"
+"""The kind of an entry that is no reply: its id was sent before, and ``first`` says where the replies to it begin."""
+
 _COUNT = 512
 _RETRY_SECONDS = 0.2
 
@@ -72,20 +75,36 @@ def decode_reply(entry: bytes, fields: Mapping[bytes, bytes]) -> Reply:
     )
 
 
+def _answers(fields: Mapping[bytes, bytes], request_id: str) -> bool:
+    return fields.get(b"id") == request_id.encode() and fields.get(b"kind") != DUPLICATE
+
+
 def _int(value: bytes | None) -> int | None:
     return int(value) if value else None
+
+
+class _Queue(asyncio.Queue[Reply]):
+    """Where one request's replies appear; ``begun``: some have."""
+
+    begun = False
 
 
 class ReplyReader:
     """Reads one reply stream from now on, and hands each entry to the request that waits for it."""
 
-    def __init__(self, redis: Redis, stream: str, *, on_return: Callable[[], object]) -> None:
-        """``redis`` must allow answers to take longer than ``BLOCK_MS``; ``on_return``: it answers again."""
+    def __init__(
+        self, redis: Redis, stream: str, *, on_return: Callable[[], object], from_the_start: bool = False
+    ) -> None:
+        """``redis`` must allow answers to take longer than ``BLOCK_MS``; ``on_return``: it answers again.
+
+        ``from_the_start``: hand out no stream from its middle. The stream itself will say where it began.
+        """
+        self._from_the_start = from_the_start
         self._on_return = on_return
         self._redis = redis
         self._stream = stream
         self._after = b"0-0"
-        self._waiting: dict[str, list[asyncio.Queue[Reply]]] = {}
+        self._waiting: dict[str, list[_Queue]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -101,17 +120,15 @@ class ReplyReader:
 
     def expect(self, request_id: str) -> asyncio.Queue[Reply]:
         """Where the replies to a request will appear; call before submitting it."""
-        queue: asyncio.Queue[Reply] = asyncio.Queue()
+        queue = _Queue()
         self._waiting.setdefault(request_id, []).append(queue)
         return queue
 
     def forget(self, request_id: str, queue: asyncio.Queue[Reply]) -> None:
         """Nobody waits at this queue any more."""
-        queues = self._waiting.get(request_id, [])
-        if queue in queues:
-            queues.remove(queue)
-        if not queues:
-            self._waiting.pop(request_id, None)
+        queues = [each for each in self._waiting.pop(request_id, []) if each is not queue]
+        if queues:
+            self._waiting[request_id] = queues
 
     async def since(self, request_id: str, entry: str) -> list[Reply]:
         """The replies to a request that are in the stream already, from the time of ``entry`` on."""
@@ -119,7 +136,7 @@ class ReplyReader:
         start = entry.partition("-")[0]
         while True:
             page: Any = await self._redis.xrange(self._stream, min=start, count=_COUNT)
-            found += [decode_reply(*item) for item in page if item[1].get(b"id") == request_id.encode()]
+            found += [decode_reply(*item) for item in page if _answers(item[1], request_id)]
             if len(page) < _COUNT or (found and found[-1].end):
                 return found
             start = f"({page[-1][0].decode()}"
@@ -145,7 +162,10 @@ class ReplyReader:
             for _, entries in found or ():
                 for entry, fields in entries:
                     self._after = entry
-                    self._deliver(entry, fields)
+                    if fields.get(b"kind") == DUPLICATE:
+                        await self._deliver_past(fields)
+                    else:
+                        self._deliver(entry, fields)
 
     async def _read_on(self, *, now: bool) -> Any:
         """What comes next; ``now``: without waiting for it, to see whether Redis answers."""
@@ -160,4 +180,21 @@ class ReplyReader:
                 _log.warning("replies.malformed", stream=self._stream, entry=entry.decode())
                 return
             for queue in waiting:
+                if queue.begun or not (self._from_the_start and reply.index):
+                    queue.begun = True
+                    queue.put_nowait(reply)
+
+    async def _deliver_past(self, fields: Mapping[bytes, bytes]) -> None:
+        """Hand out what was answered before to an id that was sent again."""
+        request_id, first = fields.get(b"id", b"").decode("ascii", "replace"), fields.get(b"first", b"").decode()
+        if not first or request_id not in self._waiting:
+            return
+        try:
+            past = await self.since(request_id, first)
+        except (RedisError, OSError) as error:  # it is sent again, and answered again, when Redis is back
+            _log.warning("replies.past_unreadable", stream=self._stream, error=str(error)[:200])
+            return
+        for queue in self._waiting.get(request_id, ()):
+            queue.begun = True
+            for reply in past:
                 queue.put_nowait(reply)

@@ -19,13 +19,16 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -34,11 +37,14 @@ from redis.exceptions import (
 from model_gateway.clock import Clock
 from model_gateway.errors import GatewayError
 
-AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
+AWAY: Final = (
+    *(RedisConnectionError, RedisTimeoutError, OSError),
+    *(ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError),
+)
 """What redis-py raises while Redis is away, loading, or not yet the primary."""
 
-_PASSING: Final = ("MISCONF", "BUSY ", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
-"""Errors that say that Redis can't now; BUSYGROUP is none of them."""
+_PASSING: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
+"""Further errors that say that Redis can't now, for which redis-py has no class; BUSYGROUP is none of them."""
 
 COMMAND_TIMEOUT: Final = 5.0
 _BATCH: Final = 128

@@ -152,6 +152,16 @@ class DeploymentRow(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="the provider's own settings")
 
 
+OnLeaving = Literal["cancel", "finish"]
+
+
+class Disconnect(_Section):
+    """What becomes of a request whose HTTP client leaves before the end of its reply."""
+
+    streamed: OnLeaving = Field("cancel", description="of a streamed request")
+    whole: OnLeaving = Field("finish", description="of a whole one")
+
+
 class NamedDeployment(DeploymentRow):
     """One of several deployments of a model."""
 
@@ -167,6 +177,7 @@ class ModelRow(DeploymentRow):
     )
     deployments: list[NamedDeployment] = Field(default_factory=list)
     fallbacks: list[str] = Field(default_factory=list, description="models to ask when this one's deployments fail")
+    disconnect: Disconnect = Field(Disconnect(), description="what it does not set, it has from the gateway's")
 
     @model_validator(mode="before")
     @classmethod
@@ -214,7 +225,21 @@ class Agent(_Section):
     """A program that publishes to the stream itself, with a secret of its own."""
 
     secret_env: EnvName
-    isolated: bool = False
+    isolated: bool = Field(False, description="not trusted: may write to an ingress stream of its own and nowhere else")
+    max_unfinished: Annotated[int, Field(gt=0, le=1_000)] = Field(
+        64, description="isolated: requests of it that wait or run at once, then queue_full"
+    )
+    per_minute: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        600, description="isolated: entries of any kind that are taken off its ingress in a minute"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_need_isolation(self) -> Self:
+        """A trusted agent writes past the forwarder: a bound that nobody keeps is a mistake."""
+        given = sorted({"max_unfinished", "per_minute"} & self.model_fields_set)
+        if given and not self.isolated:
+            raise ValueError(f"{' and '.join(given)}: hold for isolated agents only")
+        return self
 
 
 class Redelivery(_Section):
@@ -263,7 +288,7 @@ class Worker(_Section):
         2048, description="requests that wait for a busy deployment without holding a slot"
     )
     lease_seconds: Seconds = 30.0
-    drain_seconds: Seconds | None = Field(None, description="default: the longest model timeout + 5")
+    drain_seconds: Seconds | None = Field(None, description="default: the longest that a request can take + 5")
 
 
 class Span(_Section):
@@ -297,6 +322,12 @@ class Queue(_Section):
     """The request stream's bound."""
 
     max_depth: Annotated[int, Field(gt=0)] = 10_000
+
+
+class Overload(_Section):
+    """When the front door turns requests away."""
+
+    max_waiting: Annotated[int, Field(gt=0)] = Field(1024, description="requests that no worker has taken")
 
 
 class Limits(_Section):
@@ -338,6 +369,8 @@ class GatewayConfig(_Section):
     redelivery: Redelivery = Redelivery()
     routing: Routing = Routing()
     queue: Queue = Queue()
+    overload: Overload = Overload()
+    disconnect: Disconnect = Disconnect()
     retention: Retention = Retention()
     limits: Limits = Limits()
     metrics: Metrics = Metrics()
@@ -353,6 +386,12 @@ class GatewayConfig(_Section):
         """The models that may answer for one: itself, then its fallbacks in order."""
         return list(dict.fromkeys([model, *self.models[model].fallbacks]))
 
+    def cancels_on_leaving(self, model: str, *, streamed: bool) -> bool:
+        """Whether a request is cancelled when its HTTP client leaves."""
+        name, own = "streamed" if streamed else "whole", self.models[model].disconnect
+        section = own if name in own.model_fields_set else self.disconnect
+        return bool(getattr(section, name) == "cancel")
+
     def longest_request(self, model: str) -> float:
         """Seconds after which no further attempt of one request begins."""
         return sum(self._slowest_calls(model)) + self.routing.retries * self.routing.max_backoff_seconds
@@ -367,14 +406,9 @@ class GatewayConfig(_Section):
         return [max(row.timeout + row.queue_timeout for _, row in found) for found in rows]
 
     @property
-    def longest_timeout(self) -> float:
-        """Seconds of the slowest deployment's timeout."""
-        return max(deployment.timeout for row in self.models.values() for _, deployment in row.rows())
-
-    @property
     def drain_seconds(self) -> float:
-        """How long a stopping worker lets its requests finish."""
-        return self.worker.drain_seconds or self.longest_timeout + 5
+        """How long a stopping process lets its requests finish."""
+        return self.worker.drain_seconds or max(map(self.longest_delivery, self.models)) + 5
 
 
 class _Loader(yaml.SafeLoader):
@@ -467,7 +501,7 @@ def _nearest(location: tuple[Any, ...]) -> str:
 
 def _references(data: dict[str, Any]) -> list[str]:
     """What only shows between rows, in data that may be wrong in other ways too."""
-    return _fallbacks(data.get("models")) + _tasks(data) + _agents(data.get("agents"))
+    return _fallbacks(data.get("models")) + _tasks(data) + _agents(data)
 
 
 def _fallbacks(models: Any) -> list[str]:
@@ -498,15 +532,33 @@ def _tasks(data: dict[str, Any]) -> list[str]:
     return unknown + hidden
 
 
-def _agents(agents: Any) -> list[str]:
-    """Agents whose secrets would be one and the same, and what can't be served yet."""
+_GATEWAYS_OWN: Final = re.compile(
+    r"(HMAC_SECRET|HMAC_SECRET_PREVIOUS|ADMIN_TOKEN|REDIS_URL|DATABASE_URL|GATEWAY_.*|.*_API_KEY|AGENT_.*_REDIS_PASSWORD)\Z"
+)
+"""Variables with another purpose: an agent knows its secret, and would know theirs."""
+
+
+def _agents(data: dict[str, Any]) -> list[str]:
+    """Agents whose secrets would be one and the same, or another's."""
     problems: list[str] = []
     owners: dict[str, str] = {}
+    agents, taken = data.get("agents"), _provider_keys(data)
     rows = agents.items() if isinstance(agents, dict) else ()
     for name, agent in ((name, row) for name, row in rows if isinstance(row, dict)):
         variable = agent.get("secret_env")
         if isinstance(variable, str) and owners.setdefault(variable, name) != name:
             problems.append(f"agents.{name}.secret_env: agent '{owners[variable]}' uses {variable} already")
-        if agent.get("isolated") is True:
-            problems.append(f"agents.{name}.isolated: needs the ingress forwarder, which is not built yet")
+        if isinstance(variable, str) and (_GATEWAYS_OWN.match(variable) or variable in taken):
+            problems.append(f"agents.{name}.secret_env: {variable} is not an agent's: who has it could do more")
     return problems
+
+
+def _provider_keys(data: dict[str, Any]) -> set[Any]:
+    """The variables that hold providers' keys and the token of the metrics, where the config names them."""
+    models, metrics = data.get("models"), data.get("metrics")
+    rows = [row for row in models.values() if isinstance(row, dict)] if isinstance(models, dict) else []
+    lists = [row["deployments"] for row in rows if isinstance(row.get("deployments"), list)]
+    rows += [row for found in lists for row in found if isinstance(row, dict)]
+    named = [row.get("api_key_env") for row in rows]
+    named += [metrics.get("token")] if isinstance(metrics, dict) else []
+    return {name for name in named if isinstance(name, str)}

@@ -24,8 +24,8 @@ if answer then
   return answer
 end
 
--- An old id that was never submitted may have been paid for already.
-if a.old == '1' and not rec.state then
+-- An old id that was never submitted may have been paid for already; what is reserved was admitted, whatever its record says.
+if a.old == '1' and not rec.state and not held then
   return { 'stale' }
 end
 

@@ -4,7 +4,7 @@
 -- KEYS: see request.lua
 -- args: see request.lua; besides: id, called ('1': this delivery may have called), fields (of the terminal event),
 --   reason (of a dead letter to be written too, or empty), keep_ms; then ARGV after the replies' data: the entry's fields
---   accepted_only ('1': only what was submitted; a stranger's entry has no end to be written)
+--   accepted_only ('1': only what was submitted or admitted; a stranger's entry has no end to be written)
 -- returns: {'refused'} | {'lost'} | {'duplicate'} | {'stranger'} (nothing written)
 
 -- A copy of the entry among the dead letters.
@@ -20,10 +20,10 @@ local answer = not_to_be_run()
 if answer then
   return answer
 end
-if a.accepted_only == '1' and rec.state ~= 'queued' then
+local held = reservation()
+if a.accepted_only == '1' and not rec.state and not held then
   return { 'stranger' }
 end
-local held = reservation()
 if held and rec.token == a.token and a.called == '0' then
   charge(held, '0', a.model, cjson.decode(a.base))
 elseif held then

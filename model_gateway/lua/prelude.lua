@@ -1,4 +1,4 @@
--- Shared by every script: named arguments, the clock, windows, events.
+-- Shared by every script: named arguments, the clock, windows, the queue's depth, events.
 -- ARGV[1] is a JSON object of named arguments, all text; raw payloads follow it.
 
 local a = cjson.decode(ARGV[1])
@@ -53,6 +53,23 @@ local function hash(key)
     found[flat[i]] = flat[i + 1]
   end
   return found
+end
+
+-- Requests on the stream that nobody has taken, as far as is known, and that nobody has finished.
+-- lag is nil after an XDEL or a XADD with an id of one's own; the length is then the safe side of the second.
+local function queue_depth(stream, name)
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group = {}
+    for i = 1, #flat, 2 do
+      group[flat[i]] = flat[i + 1]
+    end
+    if group.name == name then
+      local lag = type(group.lag) == 'number' and group.lag or nil
+      return lag or 0, (lag or redis.call('XLEN', stream)) + group.pending
+    end
+  end
+  local length = redis.call('XLEN', stream)
+  return length, length
 end
 
 -- The newest event of this script; its id is the proof that the script was carried out and kept.

@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 requests, 2 record, 3 full
 -- args: group, max_depth, ttl_ms; ARGV[2..]: the envelope's fields, flat
--- returns: {'queued', entry} | {'duplicate', entry} | {'busy', depth} | {'full'}
+-- returns: {'queued', entry, how many nobody has taken, with this one} | {'duplicate', entry} | {'busy', depth} | {'full'}
 
 local entry = redis.call('HGET', KEYS[2], 'entry')
 if entry then
@@ -12,24 +12,12 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
   return { 'full' }
 end
 
--- lag is nil after an XDEL or a XADD with an id of one's own; the length is then the safe side.
-local function depth()
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local group = {}
-    for i = 1, #flat, 2 do
-      group[flat[i]] = flat[i + 1]
-    end
-    if group.name == a.group then
-      local lag = group.lag
-      return (type(lag) == 'number' and lag or redis.call('XLEN', KEYS[1])) + group.pending
-    end
-  end
-  return redis.call('XLEN', KEYS[1])
+local untaken, unfinished = 0, 0
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  untaken, unfinished = queue_depth(KEYS[1], a.group)
 end
-
-local waiting = redis.call('EXISTS', KEYS[1]) == 1 and depth() or 0
-if waiting >= tonumber(a.max_depth) then
-  return { 'busy', waiting }
+if unfinished >= tonumber(a.max_depth) then
+  return { 'busy', unfinished }
 end
 local fields = {}
 for i = 2, #ARGV do
@@ -38,4 +26,4 @@ end
 entry = redis.call('XADD', KEYS[1], '*', unpack(fields))
 redis.call('HSET', KEYS[2], 'state', 'queued', 'entry', entry)
 redis.call('PEXPIRE', KEYS[2], a.ttl_ms)
-return { 'queued', entry }
+return { 'queued', entry, untaken + 1 }

@@ -43,6 +43,13 @@ async def test_it_counts_as_durable(server: RedisServer):
         assert await durability_problems(redis) == []
 
 
+async def test_one_value_and_all_connections_together_are_bounded(server: RedisServer):
+    await server.start()
+    async with connect(server.url) as redis:
+        assert await redis.config_get("proto-max-bulk-len") == {"proto-max-bulk-len": str(128 * 2**20)}
+        assert await redis.config_get("maxmemory-clients") == {"maxmemory-clients": str(2**30)}
+
+
 async def test_without_the_password_nothing_is_answered(server: RedisServer):
     await server.start()
     async with connect(server.url.replace(server.server.password, "wrong")) as redis:

@@ -104,7 +104,28 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (config.budget.daily_limit_usd, config.budget.hard_stop) == (20, True)
     assert config.worker.slots == 512
     assert config.queue.max_depth == 10_000
-    assert config.drain_seconds == config.models["echo"].timeout + 5 == 65
+    assert config.drain_seconds == config.longest_delivery("echo") + 5 == 2 * (60 + 10) + 2 * 8 + 5
+
+
+def test_by_default_a_stopping_process_waits_as_long_as_the_slowest_request_can_take() -> None:
+    row = "{provider: echo, free: true, timeout: 300, fallbacks: [echo]}"
+    slow = f"models: {{echo: {{provider: echo, free: true}}, slow: {row}}}\n"
+    config = parse_config(slow)
+    assert config.drain_seconds == (300 + 10) + (60 + 10) + 2 * 8 + (300 + 10) + 5
+    assert parse_config(slow + "worker: {drain_seconds: 7}").drain_seconds == 7
+
+
+def test_what_a_model_does_not_say_of_clients_that_leave_the_gateway_says() -> None:
+    row = "provider: echo, free: true"
+    models = f"models: {{a: {{{row}}}, b: {{{row}, disconnect: {{whole: cancel}}}}}}\n"
+
+    def policies(config: GatewayConfig) -> list[bool]:
+        return [config.cancels_on_leaving(model, streamed=streamed) for model in "ab" for streamed in (True, False)]
+
+    assert policies(parse_config(models)) == [True, False, True, True]
+    assert policies(parse_config(models + "disconnect: {streamed: finish}")) == [False, False, False, True]
+    assert policies(parse_config(models + "disconnect: {whole: cancel}")) == [True, True, True, True]
+    assert paths_of(models + "disconnect: {whole: stop}") == ["disconnect.whole"]
 
 
 # -- prices
@@ -212,7 +233,6 @@ budgt: {}
             "agents.UPPER.[key]",
             "agents.two.secret_env",
             "agents.three.secret_env",
-            "agents.three.isolated",
             "worker.slots",
             "worker.lease_seconds",
             "redelivery.max_attempts",
@@ -221,6 +241,30 @@ budgt: {}
             "budgt",
         ]
     )
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("HMAC_SECRET", "ADMIN_TOKEN", "REDIS_URL", "GATEWAY_REDIS_PASSWORD", "AGENT_OTHER_REDIS_PASSWORD"),
+        *("OPENAI_API_KEY", "OUR_KEY", "METRICS_TOKEN"),
+    ],
+)
+def test_an_agents_secret_may_not_be_a_variable_with_another_purpose(variable: str) -> None:
+    text = f"""
+models: {{echo: {{provider: echo, free: true, api_key_env: OUR_KEY}}}}
+agents: {{demo: {{secret_env: {variable}}}}}
+metrics: {{token: METRICS_TOKEN}}
+"""
+    assert paths_of(text) == ["agents.demo.secret_env"]
+
+
+def test_an_isolated_agents_bounds_are_refused_where_nobody_would_keep_them() -> None:
+    agent = "secret_env: A_SECRET, max_unfinished: 3, per_minute: 10"
+    text = f"models: {{echo: {{provider: echo, free: true}}}}\nagents: {{demo: {{{agent}, isolated: %s}}}}"
+    found = parse_config(text % "true").agents["demo"]
+    assert (found.isolated, found.max_unfinished, found.per_minute) == (True, 3, 10)
+    assert paths_of(text % "false") == ["agents.demo"]
 
 
 def test_an_error_names_its_file_and_counts_its_problems(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+
 import pytest
 
 from gateway_worker.records import Entry, LeaseLostError, Outcome, Subject
@@ -94,6 +97,13 @@ async def test_a_request_that_could_cost_more_than_is_left_is_refused_and_answer
     kinds = [event["event_type"] for event in await events_of(bench.redis)]
     assert kinds == ["model.budget.exceeded", "model.request.failed"]
     await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_requests_that_come_at_once_are_admitted_only_as_far_as_the_budget_goes(bench):
+    subjects = [await bench.take(f"r{number}", token=f"t{number}") for number in range(20)]
+    admissions = await asyncio.gather(*(admit(bench, subject, LIMIT // 10) for subject in subjects))
+    assert Counter(admission.kind for admission in admissions) == {"admitted": 10, "refused": 10}
+    await check_budget(bench.redis, LIMIT)
 
 
 async def test_a_request_that_costs_exactly_what_is_left_is_admitted(bench):

@@ -1,0 +1,232 @@
+"""Deliberate bugs, and the tests that must catch each: what the suite would miss, nobody is protected from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+TRANSITIONS: Final = "tests/worker/test_transitions.py"
+WORKER: Final = "tests/worker/test_worker_process.py"
+RECONCILIATION: Final = "tests/worker/test_reconciliation.py"
+CRASHES: Final = "tests/chaos/test_crash_points.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug.
+
+    Attributes:
+        name: what is wrong with it.
+        file: where it is put in.
+        sound: the text there, which must stand exactly once: a mutant of code that has changed fails.
+        broken: what takes its place.
+        caught_by: the test that must fail.
+    """
+
+    name: str
+    file: str
+    sound: str
+    broken: str
+    caught_by: str
+
+
+REQUIRED: Final = (
+    Mutant(
+        "settle does not check the fence token",
+        "gateway_worker/lua/settle.lua",
+        "if holder and holder ~= a.token then",
+        "if false then",
+        f"{TRANSITIONS}::test_a_stale_token_changes_nothing",
+    ),
+    Mutant(
+        "emit does not check the fence token",
+        "gateway_worker/lua/emit.lua",
+        "if rec.state ~= 'running' or rec.token ~= a.token then",
+        "if false then",
+        f"{TRANSITIONS}::test_a_stale_token_changes_nothing",
+    ),
+    Mutant(
+        "the entry is acknowledged before it is settled",
+        "gateway_worker/transitions.py",
+        '        """The one settle point. Returns ``settled``, ``already``, ``stale`` or ``missing``."""\n',
+        "        await self._scripts._redis.xack(self._keys.requests, GROUP, subject.entry)\n",
+        f"{CRASHES}::test_a_worker_killed_at_each_write_leaves_a_request_that_ends_once_and_is_charged",
+    ),
+    Mutant(
+        "money is a float",
+        "model_gateway/money.py",
+        "        return int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))",
+        "        return int(float(exact))",
+        "tests/contract/test_costs.py",
+    ),
+    Mutant(
+        "the SDK's retries are left on",
+        "model_gateway/providers/openai/sdk.py",
+        '"max_retries": 0',
+        '"max_retries": 2',
+        "tests/providers/test_openai_provider.py::test_a_broken_reply_may_have_been_paid_and_is_not_tried_again",
+    ),
+    Mutant(
+        "a reclaimed request is called again under its old reservation",
+        "gateway_worker/lua/admit.lua",
+        "  charge_lost_attempt()\n",
+        """  if held then
+    local kept = { a.token, held.window, held.amount, held.scopes, attempt + 1 }
+    redis.call('HSET', OPEN, a.owner, table.concat(kept, '|'))
+    take(attempt + 1, held.window)
+    return { 'admitted', attempt + 1, held.window, '' }
+  end
+""",
+        f"{TRANSITIONS}::test_a_lost_attempt_is_charged_at_its_reservation_and_run_once_more",
+    ),
+    Mutant(
+        "who disconnects has his money back",
+        "gateway_worker/call.py",
+        '            "cancelled",\n            [self._error(error)],\n            cost=self._cost(usage),',
+        '            "cancelled",\n            [self._error(error)],\n            cost=0,',
+        f"{WORKER}::test_a_cancelled_stream_stops_its_call_and_pays_what_was_generated",
+    ),
+    Mutant(
+        "a reply goes out and nothing is settled",
+        "gateway_worker/lua/settle.lua",
+        "local base = cjson.decode(a.base)\n",
+        """local base = cjson.decode(a.base)
+for i, reply in ipairs(a.replies) do
+  append_reply(reply, ARGV[i + 1])
+end
+if a.replies[1] then
+  return { 'settled' }
+end
+""",
+        f"{TRANSITIONS}::test_an_admitted_request_reserves_and_a_settled_one_pays_what_it_cost",
+    ),
+    Mutant(
+        "the budget is checked outside the script",
+        "gateway_worker/transitions.py",
+        '        failed = Outcome("failed", [refusal], error_code="budget_exceeded")\n',
+        """        from model_gateway.ledger import budget_stats
+        stats = await budget_stats(self._scripts, self._keys, self._config.budget)
+        if stats["spent_nano"] + stats["reserved_nano"] + amount <= stats["limit_nano"]:
+            self._scopes[0]["hard"] = "0"
+        failed = Outcome("failed", [refusal], error_code="budget_exceeded")
+""",
+        f"{TRANSITIONS}::test_requests_that_come_at_once_are_admitted_only_as_far_as_the_budget_goes",
+    ),
+)
+"""Those without which no promise about money holds."""
+
+FURTHER: Final = (
+    Mutant(
+        "a lost attempt costs nothing",
+        "gateway_worker/lua/budget.lua",
+        "rec.model or a.model, held.amount, 'worker_lost')",
+        "rec.model or a.model, '0', 'worker_lost')",
+        f"{TRANSITIONS}::test_a_lost_attempt_is_charged_at_its_reservation_and_run_once_more",
+    ),
+    Mutant(
+        "an entry is acknowledged when it is taken",
+        "gateway_worker/lua/admit.lua",
+        "reserve(attempt + 1, window, base, checked)\n",
+        "reserve(attempt + 1, window, base, checked)\nredis.call('XACK', REQUESTS, a.group, a.entry)\n",
+        f"{WORKER}::test_a_request_whose_worker_is_killed_in_its_call_is_answered_by_another",
+    ),
+    Mutant(
+        "a stream is called again after its client has seen chunks",
+        "gateway_worker/lua/admit.lua",
+        " or chunks > 0\n",
+        "\n",
+        f"{TRANSITIONS}::test_a_request_whose_client_has_seen_chunks_is_not_called_again",
+    ),
+    Mutant(
+        "an answer that is lost settles twice",
+        "gateway_worker/lua/settle.lua",
+        "if not held and FINAL[rec.state] then",
+        "if false then",
+        f"{TRANSITIONS}::test_a_lost_answer_to_admit_emit_or_settle_changes_nothing_when_sent_again",
+    ),
+    Mutant(
+        "an answer that is lost writes its chunks twice",
+        "gateway_worker/lua/emit.lua",
+        "if chunks == tonumber(a.first_index) then",
+        "if true then",
+        f"{TRANSITIONS}::test_a_lost_answer_to_admit_emit_or_settle_changes_nothing_when_sent_again",
+    ),
+    Mutant(
+        "an id that is sent twice is run twice",
+        "gateway_worker/lua/request.lua",
+        "  if not rec.state or (not FINAL[rec.state] and rec.entry == a.entry) then",
+        "  if not rec.state or FINAL[rec.state] or rec.entry == a.entry then",
+        f"{TRANSITIONS}::test_a_repeated_id_is_answered_and_not_run_again",
+    ),
+    Mutant(
+        "a request settles in the window in which it ends",
+        "gateway_worker/lua/budget.lua",
+        "    local prefix = scope .. '|' .. held.window .. '|'",
+        "    local prefix = scope .. '|' .. window_of(NOW) .. '|'",
+        f"{TRANSITIONS}::test_a_request_belongs_to_the_window_in_which_it_reserved",
+    ),
+    Mutant(
+        "a reset forgets what is reserved",
+        "model_gateway/lua/budget_reset.lua",
+        "redis.call('HDEL', KEYS[1], prefix .. 'settled',",
+        "redis.call('HDEL', KEYS[1], prefix .. 'reserved', prefix .. 'settled',",
+        f"{TRANSITIONS}::test_a_reset_zeroes_what_was_settled_and_keeps_what_is_reserved",
+    ),
+    Mutant(
+        "an unknown outcome costs nothing",
+        "gateway_worker/lua/settle.lua",
+        "  charge_unknown(held, base, a.model, charged, a.unknown_reason)",
+        "  charge_unknown(held, base, a.model, '0', a.unknown_reason)",
+        f"{TRANSITIONS}::test_a_timed_out_call_is_charged_at_its_reservation_as_unknown",
+    ),
+    Mutant(
+        "a woken worker renews what is another's",
+        "gateway_worker/lua/renew.lua",
+        "held = found.err ~= nil or not found[1] or found[1] == token",
+        "held = true",
+        f"{WORKER}::test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes",
+    ),
+    Mutant(
+        "a worker that is told to stop drops what it has",
+        "gateway_worker/worker.py",
+        "            if left <= 0:",
+        "            if True:",
+        f"{WORKER}::test_a_worker_that_is_told_to_stop_finishes_what_it_has",
+    ),
+    Mutant(
+        "a cancelled call runs on",
+        "gateway_worker/attempts.py",
+        "        delivery.on_cancel(task.cancel)",
+        "        delivery.on_cancel(_nothing)",
+        f"{WORKER}::test_a_cancelled_stream_stops_its_call_and_pays_what_was_generated",
+    ),
+    Mutant(
+        "a charge that Redis lost stays lost",
+        "gateway_worker/reconciliation.py",
+        "            if run_id != self._run_id:",
+        "            if run_id == self._run_id:",
+        f"{RECONCILIATION}::test_charges_that_redis_lost_are_charged_again_and_the_gap_is_listed",
+    ),
+    Mutant(
+        "what is still reserved is charged again all the same",
+        "gateway_worker/lua/reconcile.lua",
+        "if witness.cost == '' or still_reserved(witness) then",
+        "if witness.cost == '' then",
+        f"{RECONCILIATION}::test_what_is_still_reserved_is_charged_once_by_whoever_takes_it_over",
+    ),
+    Mutant(
+        "each restart makes a lost charge once more",
+        "gateway_worker/lua/reconcile.lua",
+        "  if was == 'charged' or (was and witness.cost == '') then",
+        "  if false then",
+        f"{RECONCILIATION}::test_what_was_charged_again_is_not_charged_again_by_the_next_restart",
+    ),
+    Mutant(
+        "nothing is submitted again",
+        "model_gateway/client.py",
+        '            task = asyncio.create_task(checking, name="resubmit")',
+        "            checking.close()\n            continue",
+        f"{RECONCILIATION}::test_a_request_that_redis_lost_before_any_worker_saw_it_is_submitted_again",
+    ),
+)
+"""More of them, for the long form."""
