@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Tests wait for processes more than they compute: more of them at once than a small machine has cores.
 PYTEST_ARGS ?= -n 4 --dist loadfile
+CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test chaos bench lint clean
+.PHONY: help up demo test mutants chaos bench lint clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,10 +21,13 @@ demo: $(VENV)/.installed ## send a whole and a streamed request, show costs and 
 	@exec $(BIN)/model-gateway demo
 
 test: $(VENV)/.installed-dev ## run every test against real servers
-	@$(BIN)/python -m pytest --quiet $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --quiet --ignore=tests/mutants $(PYTEST_ARGS)
 
-chaos: $(VENV)/.installed-dev ## run the tests that kill things
-	@CHAOS=full $(BIN)/python -m pytest --quiet $(CHAOS_ARGS) tests/chaos
+mutants: $(VENV)/.installed-dev ## put deliberate bugs into copies: the tests must catch them
+	@$(BIN)/python -m pytest --quiet -n 2 tests/mutants
+
+chaos: $(VENV)/.installed-dev ## the long form of the tests that kill things, for half an hour
+	@CHAOS=full $(BIN)/python -m pytest --quiet $(CHAOS_ARGS) tests/chaos tests/isolation
 
 bench: $(VENV)/.installed ## measure CPU, latency and throughput, for a minute and a half
 	@$(BIN)/python -m benchmarks.gateway

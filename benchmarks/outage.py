@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.children import bounded
 from gateway_insights.database import connect as connect_database
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.insights import find
 from model_gateway.scripts import connect
 from model_gateway.streams import Keys

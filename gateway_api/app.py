@@ -79,7 +79,8 @@ def _metrics_token(config: GatewayConfig, variables: Mapping[str, str]) -> Beare
 
 def create_app(door: FrontDoor) -> web.Application:
     """The HTTP application."""
-    app = web.Application(middlewares=[answer, shedding(door.gate, ROUTES), guard(door.admin)], client_max_size=door.config.limits.body_bytes)
+    middlewares = [answer, shedding(door.gate, ROUTES), guard(door.admin)]
+    app = web.Application(middlewares=middlewares, client_max_size=door.config.limits.body_bytes)
     app[FRONT_DOOR] = door
     app.cleanup_ctx.append(_connected)
     app.cleanup_ctx.append(insights.connected)

@@ -1,8 +1,8 @@
 """Refusals that cost next to nothing: under overload the bytes of a request are answered before they are parsed.
 
-A parsed request costs ten times as much to turn away, and at some multiple of the peak a front door would do nothing
-else. So each connection follows where its requests begin and end, as long as that is plain to see, and never guesses: on
-a connection with anything unusual, requests are parsed, and turned away by ``load_shedding.shedding``.
+A parsed request costs several times as much to turn away, and at some multiple of the peak a front door would do
+nothing else. So each connection follows where its requests begin and end, as long as that is plain to see, and never
+guesses: after anything unusual its requests are parsed, and turned away by ``load_shedding.shedding``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_head(data: bytes) -> tuple[bytes, bytes, int] | None:
     if head.count(b"content-length") != (length is not None):
         return None
     line = data[: data.find(b"\r\n")].split(b" ")
-    if len(line) != 3 or line[2] != b"HTTP/1.1":  # noqa: PLR2004 - method, path, version
+    if len(line) != 3 or line[2] != b"HTTP/1.1":
         return None
     return line[0], line[1], end + 4 + (int(length[1]) if length else 0)
 

@@ -20,7 +20,7 @@ _BELIEVED_SECONDS: Final = 0.02
 """For which the gate stays shut after it was last told how many wait; then a request goes and sees."""
 
 _STRICT_SECONDS: Final = 1.0
-"""After a refusal, for which only a part of ``most`` may wait: a burst may fill the queue, an overload not keep it full."""
+"""After a refusal, for which only a part of ``most`` may wait: a burst may fill the queue, overload may not."""
 
 _SLOW_SECONDS: Final = 1.0
 """From a request's coming in to its place in the queue: past that the front door itself is what is overloaded."""
@@ -108,7 +108,7 @@ def overloaded() -> GatewayError:
 
 
 def shedding(gate: Gate, routes: Collection[str]) -> Middleware:
-    """The middleware that turns requests to some routes away while the gate is shut, before anything else is looked at."""
+    """The middleware that turns requests to some routes away while the gate is shut, before anything else is done."""
 
     @web.middleware
     async def shed(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -36,7 +36,7 @@ async def serving(door: FrontDoor) -> AsyncIterator[Ports]:
             (door.environment.host, door.environment.port),
             door.traffic,
             door.config.drain_seconds,
-            Refusals(door.gate, door.traffic, door.clock),
+            refusals=Refusals(door.gate, door.traffic, door.clock),
         )
         events = await _listen(
             stack,
@@ -54,6 +54,7 @@ async def _listen(
     address: tuple[str, int],
     traffic: Traffic,
     shutdown_seconds: float,
+    *,
     refusals: Refusals | None = None,
 ) -> int:
     """Start one application's site; the port it got."""

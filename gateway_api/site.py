@@ -47,7 +47,7 @@ class _Connection(web.RequestHandler):
         )
         self._traffic = traffic
         self._most = limits.connections
-        self._entrance = refusals and Entrance(refusals, self)
+        self._entrance = None if refusals is None else Entrance(refusals, self)
 
     def connection_made(self, transport: Any) -> None:
         """Count it; one too many is handed to who says so."""

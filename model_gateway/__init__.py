@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.errors import GatewayError
 
 __all__ = ["GatewayClient", "GatewayError"]

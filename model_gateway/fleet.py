@@ -98,7 +98,7 @@ async def queue_state(redis: Redis, keys: Keys) -> QueueState:
 
 
 async def refusal_to_write(redis: Redis) -> str:
-    """Why this Redis takes no writes now, in its own words; empty when it does: a script that may write and does not."""
+    """Why this Redis takes no writes now, in its own words; empty when it does. Asked by a script that may write."""
     try:
         await cast("Any", redis.eval("#!lua\nreturn 1", 0))
     except ResponseError as error:

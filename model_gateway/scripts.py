@@ -134,7 +134,7 @@ class Scripts:
         while True:
             try:
                 return await self._run(script, command)
-            except AWAY as error:
+            except (*AWAY, NoScriptError) as error:  # loaded, and flushed again before it was called
                 if asyncio.get_running_loop().time() + delay > deadline:
                     raise unavailable() from error
             except OutOfMemoryError as error:

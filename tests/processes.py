@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from redis.asyncio import Redis
 
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.fleet import live_workers
 from model_gateway.ledger import initialise
 from model_gateway.streams import Keys

@@ -6,7 +6,7 @@
 --   failed), failed_base (JSON text), failed_model, failed_fields (of the retry event), unknown ('1': charge the
 --   reservation), unknown_reason, note (on the failed call), gate (of the next), running_ttl_ms
 -- returns: {'admitted', attempt, window, event} | {'gated', reason, wait_ms} | {'refused'} (budget) | {'cancelled'}
---   {'stale'} | {'missing'} (settle judges)
+--   {'stale'} (another's request, or an attempt that was closed) | {'missing'} (settle judges)
 
 -- The reservation's token decides: an agent may write its own record, but not the ledger.
 local held = reservation()
@@ -16,6 +16,8 @@ elseif not held or rec.state ~= 'running' or rec.token ~= a.token then
   return { 'missing' }
 elseif tonumber(held.attempt) == tonumber(a.attempt) + 1 then
   return { 'admitted', tonumber(held.attempt), held.window } -- carried out, and its answer lost
+elseif held.attempt ~= a.attempt then
+  return { 'stale' } -- sent long ago: by now a later attempt is being called, which is not the one that failed
 elseif rec.cancel then
   return { 'cancelled' }
 end

@@ -327,5 +327,3 @@ def test_a_connection_that_ends_leaves_nothing_behind_in_the_gate():
     assert door.gate.shut
     door.entrance.close()
     assert not door.gate.shut
-
-

@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from model_gateway import GatewayError
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.signing import verify_reply, verify_stream
 from tests.processes import ADMIN_TOKEN, HMAC_SECRET
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from gateway_cli.embedded import AppendFsync
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.money import nano_from_usd
 from model_gateway.scripts import connect
 from tests.chaos.paid_provider import NANO_PER_TOKEN, RunningProvider, paid_provider

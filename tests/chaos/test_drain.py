@@ -22,7 +22,7 @@ from tests.upstream import Recorded, Upstream
 from tests.upstream_replies import ERROR, Behaviour, text_of
 
 LIMIT = 20_000_000_000
-SIGTERMS = scaled(50, 4)
+SIGTERMS = scaled(50, 2)
 DOOR_EVERY = 4  # each so-many-th SIGTERM is a front door's
 CLIENTS = scaled(24, 8)
 DRAIN_SECONDS = 15

@@ -12,7 +12,7 @@ import pytest
 
 from gateway_worker import transitions
 from model_gateway import GatewayError
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.events import CHARGING
 from model_gateway.scripts import connect
 from tests.chaos.scale import FULL, scaled

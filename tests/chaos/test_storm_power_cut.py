@@ -52,7 +52,8 @@ async def test_what_redis_lost_in_a_power_cut_is_told_charged_again_and_answered
         assert unpaid == {}, "the provider charged more than was settled"
 
 
-@pytest.mark.timeout(scaled(600, 120))
+@pytest.mark.skipif(not FULL, reason="takes its time; what live workers remember is tested above")
+@pytest.mark.timeout(600)
 async def test_a_machine_that_loses_its_power_loses_its_last_second_and_says_so(tmp_path, record_property):
     async with site(tmp_path, FSYNC) as here, journal_of(here.server) as journal:
         load = Load(scaled(2_000, 120), at_once=150, per_second=50)

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from gateway_cli.acl import acl_line
 from gateway_cli.embedded import AppendFsync, password_sha256
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from model_gateway.clock import Clock
 from model_gateway.envelope import Envelope, new_request_id
 from model_gateway.scripts import connect

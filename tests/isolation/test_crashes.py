@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_gateway import GatewayError
-from model_gateway.client import GatewayClient
+from model_gateway.agent_client import GatewayClient
 from tests.chaos.scale import SEED, scaled
 from tests.invariants import check_idle
 from tests.isolation.house import LIMIT, House, open_house, user

@@ -8,6 +8,8 @@ from typing import Final
 TRANSITIONS: Final = "tests/worker/test_transitions.py"
 WORKER: Final = "tests/worker/test_worker_process.py"
 RECONCILIATION: Final = "tests/worker/test_reconciliation.py"
+GATE: Final = "tests/worker/test_deployment_gate.py"
+MACHINE: Final = "tests/chaos/test_ledger_machine.py"
 CRASHES: Final = "tests/chaos/test_crash_points.py"
 
 
@@ -227,6 +229,83 @@ FURTHER: Final = (
         '            task = asyncio.create_task(checking, name="resubmit")',
         "            checking.close()\n            continue",
         f"{RECONCILIATION}::test_a_request_that_redis_lost_before_any_worker_saw_it_is_submitted_again",
+    ),
+    Mutant(
+        "redis-py's retries are left on",
+        "model_gateway/scripts.py",
+        "retry=Retry(NoBackoff(), 0),",
+        "retry=Retry(NoBackoff(), 3),",
+        "tests/worker/test_connect.py::test_a_write_whose_answer_is_lost_is_not_sent_again_behind_our_back",
+    ),
+    Mutant(
+        "each kind of token is rounded by itself",
+        "model_gateway/money.py",
+        "    return cost + left * rate",
+        "    return (cost + left * rate).to_integral_value()",
+        "tests/contract/test_costs.py::test_a_cost_is_rounded_once_and_not_once_a_kind_of_token",
+    ),
+    Mutant(
+        "a reservation is given back twice",
+        "gateway_worker/lua/budget.lua",
+        "    redis.call('HINCRBY', LEDGER, prefix .. 'reserved', minus(held.amount))\n",
+        "    redis.call('HINCRBY', LEDGER, prefix .. 'reserved', minus(held.amount))\n" * 2,
+        f"{TRANSITIONS}::test_an_admitted_request_reserves_and_a_settled_one_pays_what_it_cost",
+    ),
+    Mutant(
+        "a bill above its reservation is no overrun",
+        "gateway_worker/lua/budget.lua",
+        "local over = digits(math.max(0, tonumber(cost) - tonumber(held.amount)))",
+        "local over = '0'",
+        f"{TRANSITIONS}::test_a_bill_above_its_reservation_is_paid_and_written_as_an_overrun",
+    ),
+    Mutant(
+        "a request ends without its terminal event",
+        "gateway_worker/lua/request.lua",
+        "  event(EVENTS, TERMINAL[state], base, fields,",
+        "  local function nobody() end\n  nobody(base, fields,",
+        f"{TRANSITIONS}::test_an_admitted_request_reserves_and_a_settled_one_pays_what_it_cost",
+    ),
+    Mutant(
+        "what a failed attempt may owe is given back when the next one starts",
+        "gateway_worker/lua/advance.lua",
+        "if a.unknown == '1' then",
+        "if false then",
+        f"{GATE}::test_a_failed_attempt_that_may_have_been_paid_is_charged",
+    ),
+    Mutant(
+        "a further attempt that arrives late closes the one that runs",
+        "gateway_worker/lua/advance.lua",
+        "elseif held.attempt ~= a.attempt then",
+        "elseif false then",
+        f"{TRANSITIONS}::test_an_advance_that_arrives_late_does_not_close_the_attempt_that_runs_now",
+    ),
+    Mutant(
+        "an old request that is running is forgotten with its record",
+        "gateway_worker/lua/admit.lua",
+        "if a.old == '1' and not rec.state and not held then",
+        "if a.old == '1' and not rec.state then",
+        f"{TRANSITIONS}::test_an_old_request_that_is_running_and_whose_record_is_lost_is_taken_over",
+    ),
+    Mutant(
+        "any call closes a circuit, also one that began before it opened",
+        "gateway_worker/lua/deployment.lua",
+        "    if d.probe ~= a.token then",
+        "    if false then",
+        f"{GATE}::test_a_call_that_began_before_the_circuit_opened_neither_closes_it_nor_prolongs_it",
+    ),
+    Mutant(
+        "a request that was cancelled in the queue is called all the same",
+        "gateway_worker/lua/admit.lua",
+        "if exhausted or rec.cancel then",
+        "if exhausted then",
+        MACHINE,
+    ),
+    Mutant(
+        "a repeated id is answered with other requests' replies as well",
+        "gateway_worker/lua/request.lua",
+        "      if fields[2] == a.id then",
+        "      if true then",
+        f"{TRANSITIONS}::test_a_repeated_id_is_answered_with_its_own_replies_alone",
     ),
 )
 """More of them, for the long form."""

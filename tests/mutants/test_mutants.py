@@ -62,6 +62,7 @@ async def test_the_suite_catches(mutant: Mutant, tmp_path, record_property):
     record_property("caught by", mutant.caught_by)
     assert code == TESTS_FAILED, said[-3000:]
     assert "\nE  " in said, said[-3000:]
+    assert "Error compiling script" not in said, said[-3000:]
 
 
 @pytest.mark.skipif(not FULL, reason="these tests run anyway, each by itself")

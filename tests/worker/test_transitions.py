@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gateway_worker.records import Entry, LeaseLostError, Outcome, Subject
+from gateway_worker.records import Ended, Entry, Gate, LeaseLostError, Outcome, Subject
 from gateway_worker.transitions import Transitions
 from model_gateway.clock import SetClock
 from model_gateway.envelope import Envelope
@@ -254,6 +254,17 @@ async def test_a_repeated_id_is_answered_and_not_run_again(bench):
     assert (await bench.redis.xpending(KEYS.requests, GROUP))["pending"] == 0
 
 
+async def test_a_repeated_id_is_answered_with_its_own_replies_alone(bench):
+    first, other = await bench.take("r1", token="t1"), await bench.take("r2", token="t2")
+    admissions = [await admit(bench, subject) for subject in (first, other)]
+    await bench.transitions().emit(first, 1, [Entry("chunk", b'{"x_index":0}', end=False)], "sig")
+    await bench.transitions().settle(other, admissions[1], 100_000, paid(50_000))
+    await bench.transitions().settle(first, admissions[0], 100_000, Outcome("done", [Entry("chunk", b"{}", 1)]))
+    await admit(bench, await bench.take("r1", token="t3"))
+    ids = [fields[b"id"] for _, fields in await bench.redis.xrange(KEYS.replies("agent-test"))]
+    assert ids == [b"r1", b"r2", b"r1", b"r1", b"r1"]
+
+
 async def test_an_old_id_that_was_never_submitted_is_not_run(bench):
     assert (await admit(bench, await bench.take("r1", token="t1"), old=True)).kind == "stale"
 
@@ -421,3 +432,39 @@ async def test_a_stale_request_that_was_accepted_has_its_terminal_event(bench):
     assert await bench.transitions().refuse(subject, REFUSAL, "stale_request", **fields) == "refused"
     assert await bench.transitions().refuse(stranger, REFUSAL, "stale_request", **fields) == "stranger"
     assert [event["request_id"] for event in await events_of(bench.redis)] == ["r1"]
+
+
+async def test_an_advance_that_arrives_late_does_not_close_the_attempt_that_runs_now(bench):
+    subject = await bench.take("r1", token="t1")
+    first = await admit(bench, subject)
+    failed = Outcome("failed", [REFUSAL], error_code="upstream_error")
+    second = await bench.transitions().advance(Ended(subject, first, 100_000, failed), subject, 100_000, Gate())
+    third = await bench.transitions().advance(Ended(subject, second, 100_000, failed), subject, 100_000, Gate())
+    assert (await bench.transitions().advance(Ended(subject, first, 1, failed), subject, 1, Gate())).kind == "stale"
+    await bench.transitions().settle(subject, third, 100_000, paid(70_000))
+    assert (await bench.stats())["spent_nano"] == 70_000
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_an_old_request_that_is_running_and_whose_record_is_lost_is_taken_over(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    await bench.redis.delete(KEYS.record("agent-test", "r1"))
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [subject.entry])
+    heir = bench.subject("r1", subject.entry, "t2")
+    admission = await admit(bench, heir, consumer="b", old=True)
+    assert (admission.kind, admission.attempt) == ("admitted", 2)
+    await bench.transitions("b").settle(heir, admission, 100_000, paid(50_000))
+    assert (await bench.stats())["spent_nano"] == 150_000
+    await check_idle(bench.redis, LIMIT, {"r1"})
+
+
+async def test_a_stale_request_with_something_reserved_is_no_stranger(bench):
+    subject = await bench.take("r1", token="t1")
+    await admit(bench, subject)
+    await bench.redis.delete(KEYS.record("agent-test", "r1"))
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [subject.entry])
+    heir, fields = bench.subject("r1", subject.entry, "t2"), {"called": True, "accepted_only": True}
+    assert await bench.transitions("b").refuse(heir, REFUSAL, "stale_request", **fields) == "refused"
+    assert (await bench.stats())["spent_nano"] == 100_000
+    await check_idle(bench.redis, LIMIT, {"r1"})
