@@ -18,6 +18,8 @@ from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import parse_config
 from model_gateway.streams import GROUP, Keys
 from tests.chaos.ledger_terms import MAX_ATTEMPTS, Asker, Claim, End, Held
+from tests.chaos.reference_ledger import Ledger
+from tests.invariants import check_money, check_rest, events_of
 
 KEYS = Keys()
 EVENING = 1_795_464_000_000  # 2026-11-23T20:00:00Z
@@ -37,6 +39,7 @@ HASHES = (KEYS.ledger, KEYS.open, KEYS.spend, KEYS.counters, KEYS.deployment("x"
 SENDERS = {"agent-a": ("agent-a",), "agent-b": ("agent-b",), "http-x": ("team-1", "team-2")}
 STREAMS = (KEYS.requests, KEYS.events, KEYS.control, *(KEYS.replies(sender) for sender in SENDERS))
 PRINCIPALS = [(sender, principal) for sender, principals in SENDERS.items() for principal in principals]
+KNOWN = [Asker("agent-a", "agent-a", "r1"), Asker("agent-b", "agent-b", "r1"), Asker("http-x", "team-1", "r2")]
 LOOK = """
 local found = {{}, {}, redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000)}
 for i = 1, tonumber(ARGV[2]) do
@@ -156,6 +159,16 @@ class Rig:
             entries = [fields for _, fields in await self.redis.xrange(KEYS.replies(sender))]
             found[sender] = [(f[b"id"].decode(), int(f[b"index"]), f[b"end"] == b"1") for f in entries]
         return {sender: entries for sender, entries in found.items() if entries}
+
+    async def check_end(self, ledger: Ledger) -> None:
+        """Everything is over: events and replies are as the model has them, one by one, and the money adds up."""
+        events = await events_of(self.redis)
+        owners = [f"{e['principal']}:{e['request_id']}" if e.get("request_id") else "" for e in events]
+        assert list(zip((e["event_type"] for e in events), owners, strict=True)) == ledger.events
+        assert await self.replies() == ledger.replies
+        ledger.check_ends()
+        await check_money(self.redis, events)
+        await check_rest(self.redis)
 
     def _steps(self, claim: Claim) -> Transitions:
         return Transitions(self.scripts, KEYS, self.config, claim.consumer)

@@ -60,15 +60,11 @@ class Ledger:
         lengths = {sender: len(entries) for sender, entries in self.replies.items()}
         return states, self.balances(), dict(self.pending), lengths, self.published_count, len(self.events)
 
-    def chunks_of(self, asker: Asker) -> int:
-        """How many chunks of a reply have gone out."""
-        return self._request(asker).chunks
-
     # onto the stream and off it
 
     def submit(self, asker: Asker, entry: str) -> str:
         """A request is put on the stream, once."""
-        request = self._request(asker)
+        request = self.request_of(asker)
         if request.entry:
             return "duplicate"
         request.state, request.entry = "queued", entry
@@ -90,7 +86,11 @@ class Ledger:
 
     def renew(self, claim: Claim, *, admitted: bool) -> bool:
         """A lease: by the token once admitted, by the consumer before."""
-        mine = self._request(claim.asker).token == claim.token if admitted else self._delivered(claim)
+        mine = (
+            self.request_of(claim.asker).token == claim.token
+            if admitted
+            else self.pending.get(claim.entry) == claim.consumer
+        )
         if mine and claim.entry in self.pending:
             self.pending[claim.entry] = claim.consumer
         return mine
@@ -99,7 +99,7 @@ class Ledger:
 
     def admit(self, claim: Claim, amount: int) -> Admission:
         """Take over from a dead attempt, and set money aside."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         if request.held and request.held.token == claim.token:
             return Admission("admitted", request.held.attempt, request.held.window)
         if request.state == "running" and request.token == claim.token:
@@ -121,7 +121,7 @@ class Ledger:
 
     def advance(self, claim: Claim, attempt: int, end: End, deployment: str, amount: int) -> Admission:
         """Close an attempt that failed, and set money aside for the next one."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         held = request.held
         if held and held.token != claim.token:
             return Admission("stale")
@@ -144,13 +144,13 @@ class Ledger:
 
     def note(self, claim: Claim, attempt: int, end: End) -> None:
         """Say what a failed attempt says of its deployment."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         if request.held and request.held.token == claim.token and request.held.attempt == attempt:
             self._note(claim, request, attempt, end.blocked)
 
     def emit(self, claim: Claim, first: int, count: int) -> str:
         """Chunks of the reply: each goes out once, and none under a stale token."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         if request.state != "running" or request.token != claim.token:
             return "stale"
         if request.chunks == first:
@@ -163,7 +163,7 @@ class Ledger:
 
     def settle(self, claim: Claim, attempt: int, end: End) -> str:
         """The end of a request: money, reply, event, acknowledgement."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         if (request.held.token if request.held else request.token) != claim.token:
             return "stale"
         if not request.held and request.final:
@@ -177,7 +177,7 @@ class Ledger:
 
     def refuse(self, claim: Claim, *, called: bool) -> str:
         """The end of a request that is not called, or not again."""
-        request = self._request(claim.asker)
+        request = self.request_of(claim.asker)
         if unwanted := self._unwanted(claim, request):
             return unwanted
         if request.held and request.held.token == claim.token and not called:
@@ -189,7 +189,7 @@ class Ledger:
 
     def cancel(self, asker: Asker) -> str:
         """Somebody no longer wants the answer."""
-        request = self._request(asker)
+        request = self.request_of(asker)
         if request.state not in ("queued", "running"):
             return "over"
         request.cancel = True
@@ -218,14 +218,12 @@ class Ledger:
 
     # the parts
 
-    def _request(self, asker: Asker) -> Request:
+    def request_of(self, asker: Asker) -> Request:
+        """What is remembered of a request."""
         return self.requests.setdefault(asker.owner, Request())
 
-    def _delivered(self, claim: Claim) -> bool:
-        return self.pending.get(claim.entry) == claim.consumer
-
     def _unwanted(self, claim: Claim, request: Request) -> str:
-        if not self._delivered(claim):
+        if self.pending.get(claim.entry) != claim.consumer:
             return "lost"
         if not request.state or (not request.final and request.entry == claim.entry):
             return ""

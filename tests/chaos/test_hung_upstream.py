@@ -27,21 +27,22 @@ insights: {{enabled: false}}
 """
 CALLS_AT_ONCE = 256
 """The default ``max_concurrency``."""
-FLOOD = 3 * CALLS_AT_ONCE
+FLOOD = 5 * CALLS_AT_ONCE
+"""More than ``overload.max_waiting``, none of which waits for a worker."""
 ASKED = 40
 
 
 async def test_a_hung_provider_asked_for_more_than_it_takes_keeps_nobody_else_waiting(
     redis, redis_url, tmp_path, record_property
 ):
-    """All of ``bad``'s calls that may run at once do, twice as many wait, and each of them still does at the end."""
+    """All of ``bad``'s calls that may run at once do, four times as many wait, and each still does at the end."""
     async with Upstream() as upstream:
         upstream.script["bad"] = Behaviour(hold_at=0)
         config = CONFIG.format(base=upstream.base_url)
         async with gateway(redis, redis_url, tmp_path, config, SOME_KEY="sk-test") as house:
             await house.start_worker()
             await house.start_api()
-            flood = Job(house.url, ADMIN_TOKEN, "bad", "hello", [(FLOOD, 1.0)], 100.0, connections=FLOOD)
+            flood = Job(house.url, ADMIN_TOKEN, "bad", "hello", [(FLOOD / 3, 3.0)], 100.0, connections=FLOOD)
             flooding = asyncio.create_task(arrive(flood))
             await upstream.arrived(CALLS_AT_ONCE)
             await wait_until(lambda: parked(redis, FLOOD - CALLS_AT_ONCE), what="the rest of the flood to wait")

@@ -186,7 +186,7 @@ FURTHER: Final = (
         "gateway_worker/lua/renew.lua",
         "held = found.err ~= nil or not found[1] or found[1] == token",
         "held = true",
-        f"{WORKER}::test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes",
+        f"{TRANSITIONS}::test_a_stale_token_renews_no_lease",
     ),
     Mutant(
         "a worker that is told to stop drops what it has",

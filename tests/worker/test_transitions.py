@@ -418,10 +418,23 @@ async def test_renewing_one_bad_record_renews_the_others(bench):
     records = [KEYS.record("agent-test", name) for name in ("r1", "r2")]
     await bench.redis.delete(records[0])
     await bench.redis.xadd(records[0], {"a": "b"})
-    renew = load_script("gateway_worker", "renew", "model_gateway:prelude", allow_oom=True)
-    args = {"group": GROUP, "consumer": "a", "entries": [bad.entry, good.entry], "tokens": ["t1", "t2"]}
-    answer = await bench.scripts.call(renew, [KEYS.requests, *records], {**args, "running_ttl_ms": "60000"})
-    assert answer == [1, 1]
+    assert await renew(bench, [bad.entry, good.entry], ["t1", "t2"], records) == [1, 1]
+
+
+async def test_a_stale_token_renews_no_lease(bench):
+    old = await bench.take("r1", token="old")
+    await admit(bench, old)
+    await bench.redis.xclaim(KEYS.requests, GROUP, "b", 0, [old.entry])
+    await admit(bench, bench.subject("r1", old.entry, "new"), consumer="b")
+    assert await renew(bench, [old.entry], ["old"], [KEYS.record("agent-test", "r1")]) == [0]
+    [pending] = await bench.redis.xpending_range(KEYS.requests, GROUP, "-", "+", 10)
+    assert pending["consumer"] == b"b"
+
+
+async def renew(bench, entries, tokens, records):
+    script = load_script("gateway_worker", "renew", "model_gateway:prelude", allow_oom=True)
+    args = {"group": GROUP, "consumer": "a", "entries": entries, "tokens": tokens, "running_ttl_ms": "60000"}
+    return await bench.scripts.call(script, [KEYS.requests, *records], args)
 
 
 async def test_a_stale_request_that_was_accepted_has_its_terminal_event(bench):
