@@ -16,7 +16,7 @@ from model_gateway.signing import verify_reply, verify_stream
 from tests.processes import ADMIN_TOKEN, HMAC_SECRET
 
 MODEL = "paid"
-NOT_TAKEN = frozenset({"redis_unavailable", "queue_full", "storage_full", "model_unavailable"})
+NOT_TAKEN = frozenset({"redis_unavailable", "queue_full", "storage_full", "model_unavailable", "overloaded"})
 """Refusals after which a client asks again. The first of them leaves open whether the request was accepted."""
 
 _RETRY_SECONDS = 0.25
