@@ -28,7 +28,7 @@ from tests.processes import ADMIN_TOKEN, gateway
 from tests.redis_server import RedisServer
 
 FACTORS = (2.0, 5.0)
-CLIENTS = (128, 256, 384)
+CLIENTS = (96, 128, 192)
 PEAK_SECONDS = 5.0
 CALM_SECONDS = 10.0
 SETTLE_SECONDS = 2.0

@@ -109,9 +109,10 @@ class Ledger:
         if request.held or request.state == "running":
             self._lose(claim, request)
             request.state, request.token, request.entry = "queued", claim.token, claim.entry
-        if self._spent_up(request) or request.cancel:
+        spent_up = request.lost >= MAX_ATTEMPTS or request.chunks > 0
+        if spent_up or request.cancel:
             request.state, request.token, request.entry = "running", claim.token, claim.entry
-            return self._unrunnable(request, cancelled=not self._spent_up(request))
+            return self._unrunnable(request, cancelled=not spent_up)
         if wait := self._blocked_ms(claim.deployment):
             return Admission("gated", reason="rate_limited", wait=wait / 1000)
         if not self._fits(claim, amount, 0):
@@ -231,9 +232,6 @@ class Ledger:
             self.replies[claim.asker.sender].extend(request.replies)
         del self.pending[claim.entry]
         return "duplicate"
-
-    def _spent_up(self, request: Request) -> bool:
-        return request.lost >= MAX_ATTEMPTS or request.chunks > 0
 
     def _unrunnable(self, request: Request, *, cancelled: bool) -> Admission:
         kind = "cancelled" if cancelled else "exhausted"

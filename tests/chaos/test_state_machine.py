@@ -28,14 +28,14 @@ from tests.chaos.reference_ledger import Ledger
 from tests.chaos.scale import SEED, scaled
 from tests.invariants import check_budget
 
-EXAMPLES, STEPS = scaled(1_000, 80), scaled(60, 40)
+EXAMPLES, STEPS = scaled(750, 80), scaled(60, 40)
 HOUR = 3_600_000
 SENT = ("admit", "advance", "note", "emit", "settle", "refuse", "renew", "cancel", "reset")
 
 deployments = st.sampled_from("xy")
 routes = st.tuples(st.sampled_from("abc"), deployments)
 amounts = st.sampled_from([100_000, 50_000, 100_000, 300_000, 0, 450_000, LIMIT])
-next_amounts = st.sampled_from([100_000, 50_000, LIMIT, LIMIT + 50_000])
+next_amounts = st.sampled_from([100_000, LIMIT, LIMIT + 50_000])
 costs = st.sampled_from([0, 50_000, 100_000, 300_000, 500_000, 1_200_000])
 blocked = st.sampled_from([0, 0, 0, 20])
 ends = st.builds(End, st.sampled_from(["done", "failed", "cancelled"]), costs, st.booleans(), blocked)
@@ -153,9 +153,10 @@ class LedgerMachine(RuleBasedStateMachine):
         deployment=deployments,
         amount=next_amounts,
         heard=st.booleans(),
-        took=st.sampled_from([0, 0, 5 * HOUR]),
+        took=st.sampled_from([0, 24 * HOUR]),
     )
     def fail(self, delivery: Delivery, end: End, deployment: str, amount: int, heard: bool, took: int) -> None:
+        """An attempt fails, perhaps on another day than it began, and the next one is asked for."""
         self.pass_time(took)
         self.advance(delivery, end, deployment, amount, heard=heard)
 
