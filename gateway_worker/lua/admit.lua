@@ -13,11 +13,15 @@
 local held = reservation()
 local chunks = tonumber(rec.chunks or '0') or 0
 
+local function exhausted()
+  return (tonumber(rec.lost or '0') or 0) >= tonumber(a.max_attempts) or chunks > 0
+end
+
 -- This call was carried out and its answer lost. Only what is reserved under this token was admitted.
 if held and held.token == a.token then
   return { 'admitted', tonumber(held.attempt), held.window }
 elseif rec.state == 'running' and rec.token == a.token then
-  return { rec.cancel and 'cancelled' or 'exhausted', tonumber(rec.attempt), chunks, rec.signature or '' }
+  return { exhausted() and 'exhausted' or 'cancelled', tonumber(rec.attempt), chunks, rec.signature or '' }
 end
 local answer = not_to_be_run()
 if answer then
@@ -37,10 +41,9 @@ if held or rec.state == 'running' then
 end
 
 local window = window_of(NOW)
-local exhausted = (tonumber(rec.lost or '0') or 0) >= tonumber(a.max_attempts) or chunks > 0
-if exhausted or rec.cancel then
+if exhausted() or rec.cancel then
   take(attempt, window)
-  return { exhausted and 'exhausted' or 'cancelled', attempt, chunks, rec.signature or '' }
+  return { exhausted() and 'exhausted' or 'cancelled', attempt, chunks, rec.signature or '' }
 end
 if redis.call('EXISTS', EPOCH) == 0 then
   return { 'ledger_lost' }

@@ -89,7 +89,7 @@ class Model:
         if held and held.token == who.token:
             return "admitted", held.attempt
         if rec.state == "running" and rec.token == who.token:
-            return ("cancelled" if rec.cancelled else "exhausted"), rec.attempt
+            return ("exhausted" if rec.lost >= MAX_ATTEMPTS or rec.chunks > 0 else "cancelled"), rec.attempt
         if answer := self._not_to_be_run(who):
             return answer, 0
         if old and not rec.state and not held:
