@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import tempfile
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median, quantiles
@@ -19,7 +20,7 @@ import uvloop
 
 from benchmarks.arrivals import LATE, OK, REFUSED, Arrivals, Job, arrive
 from benchmarks.bare import TEXT
-from benchmarks.children import bounded
+from benchmarks.children import bounded, cpu_us
 from benchmarks.load import Job as ClosedJob
 from benchmarks.load import load
 from model_gateway.scripts import connect
@@ -57,6 +58,7 @@ class Found:
         refused_under_50_ms: the part of them that was told so soon.
         late: requests without an answer within 5 s; ``broken``: without a proper one.
         recovery_seconds: until the p99 was within 1.5 times of that before.
+        cpu_us: of all processes of the gateway, for each good answer, what refusals cost included; see ``find_peak``.
         memory_mb: of each process, resident: first, highest, last.
     """
 
@@ -71,6 +73,7 @@ class Found:
     late: int
     broken: int
     recovery_seconds: float
+    cpu_us: float
     memory_mb: dict[str, str]
 
     def figures(self) -> dict[str, object]:
@@ -81,21 +84,27 @@ class Found:
         }
 
 
-async def find_peak(url: str) -> float:
+async def find_peak(url: str, pids: dict[str, int]) -> float:
     """The most answers a second that clients get who wait for one before they ask again."""
     rates = []
     for clients in CLIENTS:
+        before = sum(map(cpu_us, pids.values()))
         done = await load(ClosedJob(url, ADMIN_TOKEN, TEXT, False, clients, 1_000_000, PEAK_SECONDS))
         rates.append(done.requests / done.seconds)
-        print(f"  {clients} clients: {rates[-1]:.0f} answers/s, p50 {done.p50_ms:.0f} ms, p99 {done.p99_ms:.0f} ms")
+        cost = (sum(map(cpu_us, pids.values())) - before) / done.requests
+        print(
+            f"  {clients} clients: {rates[-1]:.0f} answers/s, p50 {done.p50_ms:.0f} ms, p99 {done.p99_ms:.0f} ms, "
+            f"CPU {cost:.0f} us/answer"
+        )
     return max(rates)
 
 
 async def overload(url: str, pids: dict[str, int], peak: float, factor: float, seconds: float) -> Found:
     """Calm, overload, calm; and what became of it."""
     memory: dict[str, list[float]] = {name: [] for name in pids}
+    used: list[tuple[float, float]] = []
     phases = [(peak / 2, CALM_SECONDS), (peak * factor, seconds), (peak / 2, CALM_SECONDS)]
-    async with background(_watch_memory(pids, memory), "memory"):
+    async with background(_watch(pids, memory, used), "watch"):
         done = await arrive(Job(url, ADMIN_TOKEN, "echo", TEXT, phases))
     start, end = CALM_SECONDS, CALM_SECONDS + seconds
     good, refused = of(done, OK, start, end), of(done, REFUSED, start, end)
@@ -112,6 +121,7 @@ async def overload(url: str, pids: dict[str, int], peak: float, factor: float, s
         late=done.ended.count(LATE),
         broken=sum(how not in (OK, REFUSED, LATE) for how in done.ended),
         recovery_seconds=_recovery_seconds(done, end, calm_ms),
+        cpu_us=(_at(used, done.started + end) - _at(used, done.started + start)) / max(1, len(good)),
         memory_mb={name: f"{mb[0]:.0f}/{max(mb):.0f}/{mb[-1]:.0f}" for name, mb in memory.items()},
     )
 
@@ -120,11 +130,17 @@ def _resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def _watch_memory(pids: dict[str, int], memory: dict[str, list[float]]) -> None:
+async def _watch(pids: dict[str, int], memory: dict[str, list[float]], used: list[tuple[float, float]]) -> None:
     while True:
+        used.append((time.monotonic(), sum(map(cpu_us, pids.values()))))
         for name, pid in pids.items():
             memory[name].append(_resident_mb(pid))
         await asyncio.sleep(BUCKET_SECONDS)
+
+
+def _at(used: list[tuple[float, float]], moment: float) -> float:
+    """CPU time until the first sample after a moment."""
+    return next((cpu for at, cpu in used if at >= moment), used[-1][1])
 
 
 def p99(values: list[float]) -> float:
@@ -165,7 +181,7 @@ async def main(seconds: float, factors: list[float], given_peak: float) -> None:
                 pids = {name: part.process.pid for name, part in parts.items()}
                 assert server.process is not None
                 pids["Redis"] = server.process.pid
-                peak = given_peak or await find_peak(house.url)
+                peak = given_peak or await find_peak(house.url, pids)
                 print(f"the peak is {peak:.0f} answers/s", flush=True)
                 for factor in factors:
                     found = await overload(house.url, pids, peak, factor, seconds)

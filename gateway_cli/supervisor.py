@@ -6,7 +6,9 @@ Nothing here knows what the processes are.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +96,7 @@ class _Supervised:
             _log.error("process.not_started", process=self.service.name, error=str(error))
             return _SPAWN_FAILED
         if self._stopping.is_set():  # stop() came while there was no process to signal
-            self._signal(self.service.stop_signal)
+            self._ask_to_stop()
         return await self._process.wait()
 
     async def _pause(self, seconds: float) -> None:
@@ -107,7 +109,7 @@ class _Supervised:
     async def stop(self, hasten: asyncio.Event) -> None:
         """Ask it to stop; SIGKILL when it is over time or hastened."""
         self._stopping.set()
-        self._signal(self.service.stop_signal)
+        self._ask_to_stop()
         hastened = asyncio.create_task(hasten.wait())
         over = {self._task, hastened} if self.service.may_hasten else {self._task}
         await asyncio.wait(over, timeout=self.service.stop_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +118,11 @@ class _Supervised:
             _log.warning("process.killed", process=self.service.name)
             self._signal(signal.SIGKILL)
         await self._task
+
+    def _ask_to_stop(self) -> None:
+        """By the service's own signal. A child that is still the Python which becomes it would complain of SIGINT."""
+        begun = self._process is not None and _program(self._process.pid) != os.path.realpath(sys.executable)
+        self._signal(self.service.stop_signal if begun else signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -197,3 +204,11 @@ async def _spawn(service: Service) -> asyncio.subprocess.Process:
         start_new_session=True,
         pass_fds=service.pass_fds,
     )
+
+
+def _program(pid: int) -> str:
+    """What a process runs; empty where nobody can say."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""

@@ -96,7 +96,8 @@ class Load:
             async with session.post("/v1/chat/completions", data=body) as answer:
                 request_id = answer.headers["x-request-id"]
                 payload = await answer.read()
-        except (aiohttp.ClientError, OSError):
+        except (aiohttp.ClientError, OSError) as error:
+            print(f"connection lost: {error!r} {request_id}")
             return Told(text, request_id, "connection_lost", cut=True)
         code = _code(payload, answer, (request_id, body), text)
         return Told(text, "" if code in NOT_TAKEN else request_id, code)

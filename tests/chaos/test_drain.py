@@ -122,7 +122,7 @@ class Load:
                 async with session.post(f"{self.doors.any(number)}/v1/chat/completions", json=body) as answer:
                     text = await answer.read()
                     assert answer.status == 200, text
-            except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, ConnectionResetError):
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 self.turned_away += 1
                 continue
             if not body["stream"]:

@@ -89,7 +89,7 @@ async def test_goodput_stays_near_the_peak(redis, redis_url, tmp_path, record_pr
     async with gateway(redis, redis_url, tmp_path, PEAK_CONFIG) as house:
         pids = {name: (await house.start_worker(name)).process.pid for name in ("w1", "w2")}
         pids["front door"] = (await house.start_api()).process.pid
-        found: Found = await overload(house.url, pids, await find_peak(house.url), factor, 60.0)
+        found: Found = await overload(house.url, pids, await find_peak(house.url, pids), factor, 60.0)
     record_property("fault", f"{factor:g} x the peak for 60 s")
     for name, value in found.figures().items():
         record_property(name, value)
