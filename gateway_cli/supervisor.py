@@ -6,12 +6,12 @@ Nothing here knows what the processes are.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -121,7 +121,7 @@ class _Supervised:
 
     def _ask_to_stop(self) -> None:
         """By the service's own signal. A child that is still the Python which becomes it would complain of SIGINT."""
-        begun = self._process is not None and _program(self._process.pid) != os.path.realpath(sys.executable)
+        begun = self._process is not None and _program(self._process.pid) != str(Path(sys.executable).resolve())
         self._signal(self.service.stop_signal if begun else signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -209,6 +209,6 @@ async def _spawn(service: Service) -> asyncio.subprocess.Process:
 def _program(pid: int) -> str:
     """What a process runs; empty where nobody can say."""
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return str(Path(f"/proc/{pid}/exe").readlink())
     except OSError:
         return ""
