@@ -296,8 +296,8 @@ FURTHER: Final = (
     Mutant(
         "a request that was cancelled in the queue is called all the same",
         "gateway_worker/lua/admit.lua",
-        "if exhausted or rec.cancel then",
-        "if exhausted then",
+        "if exhausted() or rec.cancel then",
+        "if exhausted() then",
         MACHINE,
     ),
     Mutant(
