@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ ADMIN_TOKEN = "test-admin-token-" + "a" * 32
 HMAC_SECRET = "test-hmac-secret-" + "h" * 32
 AGENT_SECRET = "test-agent-secret-" + "g" * 32
 FEW_FILES = 256
+_FIRST_PORT = 10_000
+_HANDED_OUT_FROM = 32_768
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,10 +46,14 @@ async def wait_until(
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below those that the system hands out: nobody gets it by chance meanwhile."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", secrets.randbelow(_HANDED_OUT_FROM - _FIRST_PORT) + _FIRST_PORT))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 class Part:
