@@ -7,8 +7,8 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,6 +42,11 @@ class RedisServer:
         (found,) = (self.server.directory / "appendonlydir").glob("*.incr.aof")
         return found
 
+    def cut_journal(self, size: int) -> None:
+        """Take from a stopped server all that it wrote past a size of its file: a power cut."""
+        with self.journal.open("r+b") as file:
+            file.truncate(size)
+
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         self.server.prepare()
@@ -60,6 +65,17 @@ class RedisServer:
         """Stop it, and let its port go."""
         self.stop()
         self._port.__exit__()
+
+
+@asynccontextmanager
+async def own_redis(directory: Path, appendfsync: AppendFsync = "everysec") -> AsyncIterator[RedisServer]:
+    """A server of a test's own, running."""
+    server = RedisServer(directory, appendfsync)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @contextmanager

@@ -35,8 +35,7 @@ class Journal:
         """Take from a stopped server what it wrote in its last second; the time up to which all is left."""
         before = time.time() - LOST_SECONDS
         at, size = max((sample for sample in self._sizes if sample[0] <= before), default=self._sizes[0])
-        with self._server.journal.open("r+b") as file:
-            file.truncate(size)
+        self._server.cut_journal(size)
         self._sizes.clear()
         self._note()
         return at

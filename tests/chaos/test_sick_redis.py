@@ -16,7 +16,7 @@ from tests.chaos.asking import ask_agent, ask_http
 from tests.chaos.scale import scaled
 from tests.invariants import KEYS, check_budget, check_idle, check_money, check_rest, events_of
 from tests.processes import free_port, gateway, wait_until
-from tests.redis_server import RedisServer
+from tests.redis_server import own_redis
 from tests.upstream import Upstream
 from tests.upstream_replies import Behaviour
 
@@ -36,10 +36,8 @@ PAID = 'provider: openai, api_base: "{}", input_cost: 0.000001, output_cost: 0.0
 
 @pytest.fixture
 async def server(tmp_path):
-    running = RedisServer(tmp_path / "redis", "always")
-    await running.start()
-    yield running
-    running.close()
+    async with own_redis(tmp_path / "redis", "always") as running:
+        yield running
 
 
 @pytest.fixture

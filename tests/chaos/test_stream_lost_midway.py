@@ -13,7 +13,7 @@ from model_gateway import GatewayError
 from model_gateway.scripts import connect
 from tests.invariants import KEYS, check_idle, events_of
 from tests.processes import ADMIN_TOKEN, gateway, wait_until
-from tests.redis_server import RedisServer
+from tests.redis_server import own_redis
 from tests.upstream import Upstream
 from tests.upstream_replies import Behaviour
 
@@ -28,10 +28,8 @@ ASKED = {"model": "paid", "messages": [{"role": "user", "content": "a question o
 
 @pytest.fixture
 async def server(tmp_path):
-    found = RedisServer(tmp_path / "redis", "always")  # so that the file holds all that was answered
-    await found.start()
-    yield found
-    found.close()
+    async with own_redis(tmp_path / "redis", "always") as found:  # so that the file holds all that was answered
+        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from model_gateway import GatewayError
 from model_gateway.scripts import connect
 from tests.invariants import check_idle
 from tests.processes import gateway, wait_until
-from tests.redis_server import RedisServer
+from tests.redis_server import own_redis
 from tests.upstream import Upstream
 from tests.upstream_replies import Behaviour
 
@@ -30,10 +30,8 @@ worker: {{lease_seconds: 2}}
 @pytest.fixture
 async def server(tmp_path):
     """A Redis of the test's own that keeps everything it acknowledged."""
-    running = RedisServer(tmp_path / "redis", "always")
-    await running.start()
-    yield running
-    running.close()
+    async with own_redis(tmp_path / "redis", "always") as running:
+        yield running
 
 
 @pytest.fixture
