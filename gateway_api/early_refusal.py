@@ -70,7 +70,7 @@ class Refusals:
         self._clock = clock
         error = overloaded()
         bodies = {path: DIALECTS[name].error_json(error) for path, name in ROUTES.items()}
-        self._answers = {path.encode(): _Answer(path, _head(body, error), body) for path, body in bodies.items()}
+        self._answers = {path.encode(): _Answer(path, refusal_head(body, error), body) for path, body in bodies.items()}
 
     def find(self, method: bytes, path: bytes) -> _Answer | None:
         """The refusal of an operation; None for what always comes in."""
@@ -88,7 +88,8 @@ class Refusals:
         return b"%bx-request-id: %b\r\nrequest-id: %b\r\n\r\n%b" % (answer.head, request_id, request_id, answer.body)
 
 
-def _head(body: bytes, error: GatewayError) -> bytes:
+def refusal_head(body: bytes, error: GatewayError) -> bytes:
+    """The head of a 503 that no framework writes, open for further headers."""
     head = (
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\n"

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from gateway_api.early_refusal import Entrance, Refusals
+from gateway_api.early_refusal import Entrance, Refusals, refusal_head
 from gateway_api.responses import error_response
 from gateway_api.state import Traffic
 from model_gateway.clock import Clock
@@ -125,11 +125,7 @@ class _Overflow(asyncio.Protocol):
 
 def _busy() -> bytes:
     error = GatewayError("queue_full", "too many connections; try again in a second", retry_after=1)
-    header = (
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(error.json())}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-    )
-    return header.encode() + error.json()
+    return refusal_head(error.json(), error) + b"Connection: close\r\n\r\n" + error.json()
 
 
 class BoundedSite(web.BaseSite):

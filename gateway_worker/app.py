@@ -84,10 +84,13 @@ class WorkerProcess:
             port = await stack.enter_async_context(self._serve_metrics())
             beating = await stack.enter_async_context(background(self._heartbeat(deployments.names, port), "heartbeat"))
             sweeping = await stack.enter_async_context(background(self._janitor().run(), "janitor"))
-            forwarding = await stack.enter_async_context(background(self._forwarder().run(), "forwarder"))
+            watched = [beating, sweeping]
+            if isolated := [name for name, agent in self._config.agents.items() if agent.isolated]:
+                forwarding = background(self._forwarder(isolated).run(), "forwarder")
+                watched.append(await stack.enter_async_context(forwarding))
             working = await stack.enter_async_context(background(self.worker.run(pipeline.run), "worker"))
             _log.info("worker.started", worker=self.name, models=deployments.names, metrics_port=port)
-            await watch(working, beating, sweeping, forwarding)
+            await watch(working, *watched)
         _log.info("worker.stopped", worker=self.name)
 
     def _pipeline(self, deployments: Deployments) -> Pipeline:
@@ -115,9 +118,8 @@ class WorkerProcess:
             insights=config.insights.enabled,
         )
 
-    def _forwarder(self) -> Forwarder:
+    def _forwarder(self, isolated: list[str]) -> Forwarder:
         config, keyring = self._config, self._environment.keyring
-        isolated = [name for name, agent in config.agents.items() if agent.isolated]
         return Forwarder(
             self.redis,
             [Ingress(self.scripts, self._keys, config, name, self.name) for name in isolated],

@@ -19,7 +19,7 @@ from gateway_worker.ingress import Ingress, Waiting, once
 from gateway_worker.metrics import WorkerMetrics
 from model_gateway.clock import Clock
 from model_gateway.dialects import OPERATIONS
-from model_gateway.envelope import CANCEL, CLOCK_SKEW_MS, SIGNED_FIELDS, BadEnvelopeError, Envelope, open_envelope
+from model_gateway.envelope import CANCEL, SIGNED_FIELDS, BadEnvelopeError, Envelope, open_envelope
 from model_gateway.errors import GatewayError
 from model_gateway.signing import Keyring, sha256_hex
 from model_gateway.tasks import end
@@ -72,8 +72,6 @@ class Forwarder:
 
     async def _with_entries(self) -> list[Ingress]:
         """The ingresses that something stands in; one round trip for all."""
-        if not self._ingresses:
-            return []
         pipeline = self._redis.pipeline(transaction=False)
         for ingress in self._ingresses:
             pipeline.exists(ingress.stream)
@@ -159,9 +157,9 @@ class Forwarder:
         if fields.get(b"from") != ingress.sender.encode():
             raise BadEnvelopeError("not from this ingress's agent")
         envelope = open_envelope(fields, {ingress.sender: self._secrets[ingress.sender]}, _OPERATIONS)
-        age_ms = self._clock.now_ms() - envelope.ts_ms
-        if not -CLOCK_SKEW_MS <= age_ms <= self._dedupe_ms:
-            reason = f"stale: signed {age_ms / 1000:.0f} s before it was read"
+        now_ms = self._clock.now_ms()
+        if not envelope.is_current(now_ms, self._dedupe_ms):
+            reason = f"stale: signed {(now_ms - envelope.ts_ms) / 1000:.0f} s before it was read"
             raise BadEnvelopeError(reason, sender=envelope.sender, request_id=envelope.request_id)
         return envelope
 

@@ -19,7 +19,7 @@ from gateway_worker.routing import Router
 from gateway_worker.transitions import Transitions
 from model_gateway.clock import Clock
 from model_gateway.dialects import DIALECTS, Request, check_for, unpriced
-from model_gateway.envelope import CLOCK_SKEW_MS, BadEnvelopeError, Envelope, open_envelope
+from model_gateway.envelope import BadEnvelopeError, Envelope, open_envelope
 from model_gateway.errors import GatewayError
 from model_gateway.settings import GatewayConfig
 from model_gateway.signing import Keyring, sha256_hex
@@ -93,11 +93,12 @@ class Pipeline:
 
     async def _gave_up(self, delivery: Delivery, subject: Subject, binding: Binding) -> bool:
         """Whether the entry is not to be run: it keeps killing its workers, or it is stale. It then has its end."""
-        age_ms = int(delivery.entry.partition("-")[0]) - subject.envelope.ts_ms
+        envelope, arrived_ms = subject.envelope, int(delivery.entry.partition("-")[0])
         if delivery.count > self._config.redelivery.max_deliveries:
             reason, code = f"delivered {delivery.count - 1} times and never finished", "outcome_unknown"
-        elif not -CLOCK_SKEW_MS <= age_ms <= self._config.retention.dedupe_seconds * 1000:
-            reason, code = f"stale: signed {age_ms / 1000:.0f} s before it arrived", "stale_request"
+        elif not envelope.is_current(arrived_ms, self._config.retention.dedupe_seconds * 1000):
+            age_seconds = (arrived_ms - envelope.ts_ms) / 1000
+            reason, code = f"stale: signed {age_seconds:.0f} s before it arrived", "stale_request"
         else:
             return False
         await self._give_up(delivery, subject, binding, code, reason)

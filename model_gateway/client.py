@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -44,6 +44,9 @@ class ClientSettings:
 class StreamClient:
     """Submits signed envelopes and hands out the replies."""
 
+    _from_the_start: ClassVar[bool] = False
+    """Whether the stream itself says where the replies to a repeated id begin."""
+
     def __init__(
         self,
         redis_url: str,
@@ -65,7 +68,12 @@ class StreamClient:
         self._config = config
         self._on_waiting = on_waiting
         self._reading = connect(redis_url, read_timeout=BLOCK_MS / 1000 + COMMAND_TIMEOUT)
-        self._reader = ReplyReader(self._reading, keys.replies(sender), on_return=self._redis_is_back)
+        self._reader = ReplyReader(
+            self._reading,
+            keys.replies(sender),
+            on_return=self._redis_is_back,
+            from_the_start=self._from_the_start,
+        )
         self._exchanges: dict[Exchange, Envelope] = {}
         self._resubmitting: set[asyncio.Task[None]] = set()
 
@@ -198,12 +206,11 @@ class StreamClient:
 class IngressClient(StreamClient):
     """The same for an isolated agent: it writes to its ingress, reads its replies, and may do nothing else."""
 
+    _from_the_start = True
+
     def __init__(self, redis_url: str, *, agent: str, secret: str, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
         super().__init__(redis_url, sender=f"agent-{agent}", secret=secret, keys=keys)
         self._ingress = keys.ingress(agent)
-        self._reader = ReplyReader(
-            self._reading, keys.replies(self._sender), on_return=self._redis_is_back, from_the_start=True
-        )
 
     async def _publish(self, envelope: Envelope) -> list[Reply]:
         """Onto the ingress. Whether it is taken, and what a repeated id was answered, its reply stream tells."""

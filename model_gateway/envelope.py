@@ -72,6 +72,10 @@ class Envelope:
         """Whether an agent sent it, rather than a front door."""
         return self.sender.startswith("agent-")
 
+    def is_current(self, at_ms: int, remembered_ms: int) -> bool:
+        """Whether it was signed, at a time ``at_ms``, no longer ago than ids are remembered, and not ahead of it."""
+        return -CLOCK_SKEW_MS <= at_ms - self.ts_ms <= remembered_ms
+
     def fields(self, secret: str) -> dict[str, str | bytes]:
         """The stream entry's fields, signed with the sender's secret."""
         values: dict[str, str | bytes] = {

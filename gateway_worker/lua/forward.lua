@@ -55,13 +55,7 @@ end
 if not take_off(a.entry) then
   return { 'gone' }
 end
-local fields = {}
-for i = 2, #ARGV do
-  fields[#fields + 1] = ARGV[i]
-end
-local entry = redis.call('XADD', REQUESTS, '*', unpack(fields))
-redis.call('HSET', RECORD, 'state', 'queued', 'entry', entry)
-redis.call('PEXPIRE', RECORD, a.ttl_ms)
+local entry = enqueue(REQUESTS, RECORD, a.ttl_ms)
 redis.call('SADD', UNFINISHED, a.id)
 redis.call('PEXPIRE', UNFINISHED, a.ttl_ms)
 return { 'moved', entry }

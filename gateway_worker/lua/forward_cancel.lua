@@ -7,13 +7,4 @@
 if not take_off(a.entry) then
   return { 'gone' }
 end
-local state = redis.call('HGET', KEYS[3], 'state')
-if state ~= 'queued' and state ~= 'running' then
-  return { 'over' }
-end
-if redis.call('HSETNX', KEYS[3], 'cancel', '1') == 1 then
-  redis.call('XADD', KEYS[4], 'MINID', '~', digits(SERVER_NOW - tonumber(a.control_ms)), '*',
-    'principal', a.principal, 'id', a.id)
-  redis.call('PEXPIRE', KEYS[4], a.control_ms)
-end
-return { 'asked' }
+return { ask_to_cancel(KEYS[3], KEYS[4], a.control_ms) }

@@ -3,8 +3,8 @@
 --
 -- KEYS: 1 open, 2 ledger, 3 spend, 4 counters, 5 events, 6 server, 7 reconciled (lost events that were
 --   dealt with: their ids to `charged` or `told`; so a second look, or a call whose answer was lost, charges nothing twice)
--- args: worker, run_id (of the server), keep_ms, scopes ([{name, limit, hard, warn}]), witnesses: [{event, owner, token, cost, model, scopes, window, fields}];
---   an empty cost: nothing was charged; fields (of the charge's event) are flat
+-- args: worker, run_id (of the server), keep_ms, scopes ([{name, limit, hard, warn}]),
+--   witnesses: [{event, owner, token, cost, model, scopes, window, fields}]; an empty cost: nothing was charged; fields (of the charge's event) are flat
 -- returns: {missing, restored} (counts; `missing` also of what was dealt with before)
 
 local OPEN, LEDGER, SPEND, COUNTERS, EVENTS, SERVER, RECONCILED = unpack(KEYS)

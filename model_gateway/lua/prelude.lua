@@ -1,4 +1,4 @@
--- Shared by every script: named arguments, the clock, windows, the queue's depth, events.
+-- Shared by every script: named arguments, the clock, windows, the queue, cancellations, events.
 -- ARGV[1] is a JSON object of named arguments, all text; raw payloads follow it.
 
 local a = cjson.decode(ARGV[1])
@@ -70,6 +70,32 @@ local function queue_depth(stream, name)
   end
   local length = redis.call('XLEN', stream)
   return length, length
+end
+
+-- Put the envelope whose fields are ARGV[2..] on the request stream, with the record that makes its id known.
+local function enqueue(requests, record, ttl_ms)
+  local fields = {}
+  for i = 2, #ARGV do
+    fields[#fields + 1] = ARGV[i]
+  end
+  local entry = redis.call('XADD', requests, '*', unpack(fields))
+  redis.call('HSET', record, 'state', 'queued', 'entry', entry)
+  redis.call('PEXPIRE', record, ttl_ms)
+  return entry
+end
+
+-- Mark a request as cancelled and tell the workers, once: 'asked', or 'over' (final, or never seen).
+local function ask_to_cancel(record, control, keep_ms)
+  local state = redis.call('HGET', record, 'state')
+  if state ~= 'queued' and state ~= 'running' then
+    return 'over'
+  end
+  if redis.call('HSETNX', record, 'cancel', '1') == 1 then
+    local oldest = digits(SERVER_NOW - tonumber(keep_ms))
+    redis.call('XADD', control, 'MINID', '~', oldest, '*', 'principal', a.principal, 'id', a.id)
+    redis.call('PEXPIRE', control, keep_ms)
+  end
+  return 'asked'
 end
 
 -- The newest event of this script; its id is the proof that the script was carried out and kept.

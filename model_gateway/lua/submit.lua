@@ -19,11 +19,4 @@ end
 if unfinished >= tonumber(a.max_depth) then
   return { 'busy', unfinished }
 end
-local fields = {}
-for i = 2, #ARGV do
-  fields[#fields + 1] = ARGV[i]
-end
-entry = redis.call('XADD', KEYS[1], '*', unpack(fields))
-redis.call('HSET', KEYS[2], 'state', 'queued', 'entry', entry)
-redis.call('PEXPIRE', KEYS[2], a.ttl_ms)
-return { 'queued', entry, untaken + 1 }
+return { 'queued', enqueue(KEYS[1], KEYS[2], a.ttl_ms), untaken + 1 }
