@@ -151,6 +151,19 @@ async def test_a_process_that_is_over_its_time_is_killed(tmp_path: Path):
     assert not is_running(pids(tmp_path, "worker")[0])
 
 
+async def test_a_process_is_asked_by_its_own_signal_once_it_is_what_it_becomes(tmp_path: Path):
+    """A shell stands for the program; the Python that becomes one would answer SIGINT with a traceback."""
+    trap = f"trap 'echo program >> {tmp_path}/stopped; exit' INT"
+    script = f"{trap}; echo $$ > {tmp_path}/program.pids; while :; do sleep 0.1; done"
+    program = Service("program", ("/bin/sh", "-c", script), dict(os.environ), stop_signal=signal.SIGINT)
+    becoming = replace(service(tmp_path, "becoming"), stop_signal=signal.SIGINT)
+    async with supervising([program, becoming]) as (supervisor, running):
+        await wait_until(lambda: pids(tmp_path, "program") and pids(tmp_path, "becoming"))
+        supervisor.request_stop()
+        await running
+    assert sorted((tmp_path / "stopped").read_text().split()) == ["becoming", "program"]
+
+
 async def test_asking_twice_kills_at_once_but_lets_the_database_save(tmp_path: Path):
     redis = service(tmp_path, "redis", may_hasten=False)
     worker = service(tmp_path, "worker", "stubborn", stop_seconds=600)

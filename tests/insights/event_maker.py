@@ -50,12 +50,17 @@ class EventMaker:
 
     async def restored(self, lost_event: str, request_id: str, cost: int) -> None:
         """Charge again what an event told of that was lost."""
+        lost = {"error_code": "ledger_gap", "lost_event": lost_event}
+        await self.charge("model.request.restored", request_id, cost, **lost)
+
+    async def charge(self, kind: str, request_id: str, cost: int, **more: str) -> None:
+        """One event that charges, and its charge."""
         window = datetime.fromtimestamp(self._start / 1000, UTC).strftime("%Y-%m-%d")
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hincrby(KEYS.ledger, f"gateway|{window}|settled", cost)
         request = {"request_id": request_id, "principal": "admin", "model": "m1", "provider": "echo", "attempt": "1"}
-        charge = {"window": window, "scopes": "gateway", "usd_nano": str(cost), "error_code": "ledger_gap"}
-        self.event(pipeline, "model.request.restored", **request, **charge, ts=str(self._start), lost_event=lost_event)
+        charge = {"window": window, "scopes": "gateway", "usd_nano": str(cost), "ts": str(self._start)}
+        self.event(pipeline, kind, **request, **charge, **more)
         await pipeline.execute()
 
     def _request(self, pipeline: Any) -> None:

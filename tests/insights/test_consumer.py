@@ -201,6 +201,21 @@ async def test_a_request_that_ends_in_a_later_batch_completes_its_row_and_keeps_
     assert await pool.fetchval("SELECT count(*) FROM insights_open") == 0
 
 
+async def test_a_charge_made_again_does_not_end_a_request_that_is_still_running(redis, pool):
+    """The same id, lost and run again: its first attempt was charged, then the lost one, then it ended."""
+    maker = EventMaker(redis)
+    await maker.charge("model.request.unknown", "twice", 300)
+    await maker.restored("1-1", "twice", 500)
+    await maker.charge("model.request.complete", "twice", 70)
+    async with consuming(redis, pool):
+        await all_in(pool, redis)
+    rows = await pool.fetch(
+        "SELECT cost_nano, status FROM model_insights WHERE request_id = 'twice' ORDER BY cost_nano"
+    )
+    assert [tuple(row) for row in rows] == [(370, "done"), (500, "unknown")]
+    assert await pool.fetchval("SELECT count(*) FROM insights_open") == 0
+
+
 async def test_a_charge_made_again_after_redis_lost_it_counts_once(redis, pool):
     maker = EventMaker(redis)
     await maker.requests(3)
