@@ -26,10 +26,11 @@ from gateway_worker.reconciliation import REMEMBERED, REMEMBERED_SECONDS, Witnes
 from gateway_worker.records import Admission, Entry, Outcome, Subject
 from gateway_worker.transitions import Transitions
 from model_gateway.clock import Clock
+from model_gateway.connection import connect
 from model_gateway.envelope import Envelope
 from model_gateway.ledger import initialise
 from model_gateway.money import Usage
-from model_gateway.scripts import Scripts, connect, load_script
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import parse_config
 from model_gateway.signing import ChunkChain, Keyring, seal_reply
 from model_gateway.streams import GROUP, Keys

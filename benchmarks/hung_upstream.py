@@ -22,7 +22,7 @@ from benchmarks.arrivals import OK, Arrivals, Job, arrive
 from benchmarks.bare import TEXT
 from benchmarks.children import bounded
 from benchmarks.overload import of, p99
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from tests.processes import ADMIN_TOKEN, gateway
 from tests.redis_server import RedisServer
 from tests.upstream import Upstream

@@ -31,8 +31,8 @@ from benchmarks.bare import TEXT
 from benchmarks.children import ROOT, bounded, cpu_us
 from gateway_insights.database import Pool
 from gateway_insights.database import connect as connect_database
+from model_gateway.connection import connect
 from model_gateway.insights import GROUP
-from model_gateway.scripts import connect
 from model_gateway.streams import Keys
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer

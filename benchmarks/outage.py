@@ -19,8 +19,8 @@ import uvloop
 from benchmarks.children import bounded
 from gateway_insights.database import connect as connect_database
 from model_gateway.agent_client import GatewayClient
+from model_gateway.connection import connect
 from model_gateway.insights import find
-from model_gateway.scripts import connect
 from model_gateway.streams import Keys
 from tests.insights.sums import check_sums, taken_in
 from tests.postgres_server import PostgresServer

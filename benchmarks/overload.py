@@ -23,7 +23,7 @@ from benchmarks.bare import TEXT
 from benchmarks.children import bounded, cpu_us
 from benchmarks.load import Job as ClosedJob
 from benchmarks.load import load
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from model_gateway.tasks import background
 from tests.processes import ADMIN_TOKEN, gateway
 from tests.redis_server import RedisServer

@@ -15,8 +15,8 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from model_gateway.connection import connect
 from model_gateway.insights import find
-from model_gateway.scripts import connect
 from model_gateway.streams import Keys
 
 _SECONDS: Final = 4.0

@@ -13,8 +13,8 @@ from aiohttp import WSCloseCode
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from model_gateway.connection import COMMAND_TIMEOUT, connect
 from model_gateway.events import decode
-from model_gateway.scripts import COMMAND_TIMEOUT, connect
 
 _log = structlog.get_logger(__name__)
 

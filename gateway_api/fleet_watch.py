@@ -9,10 +9,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from model_gateway.client import StreamClient
+from model_gateway.connection import AWAY
 from model_gateway.errors import GatewayError
 from model_gateway.fleet import WorkerState, durability_problems, live_workers, refusal_to_write
 from model_gateway.ledger import is_initialised
-from model_gateway.scripts import AWAY
 
 _log = structlog.get_logger(__name__)
 

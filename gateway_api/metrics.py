@@ -21,10 +21,10 @@ from prometheus_client.registry import Collector
 
 from gateway_api.auth import require
 from gateway_api.state import FRONT_DOOR, FrontDoor
+from model_gateway.connection import AWAY
 from model_gateway.counters import Counters, read_counters
 from model_gateway.fleet import QueueState, WorkerState, queue_state
 from model_gateway.money import usd_number
-from model_gateway.scripts import AWAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 from gateway_api.operations import dialect_on
 from gateway_api.responses import error_response
 from gateway_api.state import DIALECT, FRONT_DOOR, REQUEST_ID
+from model_gateway.connection import AWAY, unavailable
 from model_gateway.envelope import new_request_id
 from model_gateway.errors import GatewayError
-from model_gateway.scripts import AWAY, unavailable
 
 _log = structlog.get_logger(__name__)
 

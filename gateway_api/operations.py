@@ -14,10 +14,10 @@ from gateway_api.models import find_model
 from gateway_api.responses import reply_response
 from gateway_api.sse import relay
 from gateway_api.state import FRONT_DOOR, REQUEST_ID, FrontDoor
+from model_gateway.connection import unavailable
 from model_gateway.dialects import DIALECTS, Dialect, check_for
 from model_gateway.errors import GatewayError
 from model_gateway.exchange import Exchange
-from model_gateway.scripts import unavailable
 from model_gateway.settings import GatewayConfig
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -86,7 +86,6 @@ class _Relay:
     def _event(self, reply: Reply) -> bytes:
         self.over = reply.end or reply.kind == "error"
         if reply.kind == "error":
-            self.response.force_close()
             return _event(reply.event, reply.data)
         event = _event(reply.event, reply.data, b"id: %b:%d\n" % (reply.request_id.encode(), reply.index))
         return event + self._dialect.done if self.over else event
@@ -100,7 +99,6 @@ class _Relay:
 
     async def _break_off(self, error: GatewayError) -> None:
         """End in mid-stream with an error event and no ``[DONE]``; cut off a client that has stopped reading."""
-        self.response.force_close()
         if not self._request.protocol.writing_paused:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_SECONDS):

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway_cli.data_directory import write_private
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from model_gateway.settings import ConfigError
 
 HOST: Final = "127.0.0.1"

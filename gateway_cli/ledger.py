@@ -13,11 +13,11 @@ from gateway_cli.data_directory import create_data_directory
 from gateway_cli.embedded import running_url
 from gateway_cli.errors import StartupError
 from gateway_cli.ledger_marker import location, prepare_ledger
+from model_gateway.connection import AWAY, connect
 from model_gateway.environment import Environment
 from model_gateway.ledger import initialise, is_initialised
 from model_gateway.money import usd_text
 from model_gateway.replay import Replay, read_ledger, rebuild, replay_stream
-from model_gateway.scripts import AWAY, connect
 from model_gateway.streams import Keys
 
 Action = Callable[[Redis, Keys], Awaitable[int]]

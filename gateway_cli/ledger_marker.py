@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from gateway_cli.data_directory import write_private
+from model_gateway.connection import connect
 from model_gateway.ledger import initialise, is_initialised
-from model_gateway.scripts import connect
 from model_gateway.streams import Keys
 
 _log = structlog.get_logger(__name__)

@@ -26,10 +26,10 @@ from gateway_insights.redaction import Redaction, secrets_of
 from gateway_insights.server import create_app, serving
 from gateway_insights.texts import Texts
 from model_gateway.clock import Clock
+from model_gateway.connection import COMMAND_TIMEOUT
+from model_gateway.connection import connect as connect_redis
 from model_gateway.environment import Environment
 from model_gateway.insights import HEARTBEAT_SECONDS, InsightsState, beat, find, insights_secret
-from model_gateway.scripts import COMMAND_TIMEOUT
-from model_gateway.scripts import connect as connect_redis
 from model_gateway.settings import ConfigError, GatewayConfig
 from model_gateway.streams import Keys
 from model_gateway.tasks import background, watch

@@ -20,8 +20,8 @@ from gateway_insights.embedding import Embedder
 from gateway_insights.embedding.indexes import ensure_indexes
 from gateway_insights.embedding.sql import TABLE, waiting_predicate
 from gateway_insights.embedding.texts import MOST_CHARACTERS
+from model_gateway.connection import AWAY as REDIS_AWAY
 from model_gateway.errors import GatewayError
-from model_gateway.scripts import AWAY as REDIS_AWAY
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")

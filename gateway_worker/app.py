@@ -26,10 +26,11 @@ from gateway_worker.reconciliation import Reconciliation, Witnesses
 from gateway_worker.transitions import Transitions
 from gateway_worker.worker import BLOCK_MS, Worker
 from model_gateway.clock import Clock
+from model_gateway.connection import COMMAND_TIMEOUT, connect
 from model_gateway.environment import Environment, sender_secrets
 from model_gateway.fleet import HEARTBEAT_SECONDS, WorkerState, beat, leave
 from model_gateway.ledger import GATEWAY_SCOPE
-from model_gateway.scripts import COMMAND_TIMEOUT, Scripts, connect
+from model_gateway.scripts import Scripts
 from model_gateway.settings import GatewayConfig
 from model_gateway.streams import Keys
 from model_gateway.tasks import background, watch

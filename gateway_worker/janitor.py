@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from model_gateway.clock import Clock
+from model_gateway.connection import AWAY
 from model_gateway.errors import GatewayError
 from model_gateway.insights import GROUP as INSIGHTS
-from model_gateway.scripts import AWAY, Scripts, load_script
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import Retention, Span
 from model_gateway.streams import GROUP, Keys
 

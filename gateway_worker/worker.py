@@ -12,8 +12,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from gateway_worker.delivery import Delivery, Slots
 from gateway_worker.transitions import RUNNING_TTL_MS
+from model_gateway.connection import AWAY
 from model_gateway.errors import GatewayError
-from model_gateway.scripts import AWAY, Scripts, load_script
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import GatewayConfig
 from model_gateway.streams import GROUP, Keys
 from model_gateway.tasks import end, watch

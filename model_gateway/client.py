@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from model_gateway.clock import Clock
+from model_gateway.connection import AWAY, COMMAND_TIMEOUT, connect, unavailable
 from model_gateway.envelope import CANCEL, Envelope, new_request_id
 from model_gateway.errors import GatewayError
 from model_gateway.exchange import Exchange
 from model_gateway.replies import BLOCK_MS, Reply, ReplyReader
-from model_gateway.scripts import AWAY, COMMAND_TIMEOUT, Scripts, connect, load_script, unavailable
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.streams import GROUP, Keys
 from model_gateway.tasks import end
 

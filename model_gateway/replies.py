@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from model_gateway.scripts import AWAY
+from model_gateway.connection import AWAY
 from model_gateway.tasks import end
 
 _log = structlog.get_logger(__name__)

@@ -16,37 +16,16 @@ from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from model_gateway.clock import Clock
+from model_gateway.connection import AWAY, COMMAND_TIMEOUT, unavailable
 from model_gateway.errors import GatewayError
-
-AWAY: Final = (
-    *(RedisConnectionError, RedisTimeoutError, OSError),
-    *(ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError),
-)
-"""What redis-py raises while Redis is away, loading, or not yet the primary."""
 
 _PASSING: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 """Further errors that say that Redis can't now, for which redis-py has no class; BUSYGROUP is none of them."""
 
-COMMAND_TIMEOUT: Final = 5.0
 _BATCH: Final = 128
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
@@ -79,23 +58,6 @@ def load_script(package: str, name: str, *preludes: str, allow_oom: bool = False
 
 def _read(package: str, name: str) -> str:
     return (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
-
-
-def connect(redis_url: str, *, read_timeout: float = COMMAND_TIMEOUT) -> Redis:
-    """A client without retries of its own: redis-py's would send a write again that was carried out.
-
-    Args:
-        redis_url: the server.
-        read_timeout: seconds without an answer; longer than any BLOCK used on it.
-    """
-    return Redis.from_url(
-        redis_url,
-        protocol=2,
-        socket_timeout=read_timeout,
-        socket_connect_timeout=COMMAND_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
 
 
 class Scripts:
@@ -194,8 +156,3 @@ def _answer(answer: Any) -> list[Any]:
     if isinstance(answer, BaseException):
         raise answer
     return answer if isinstance(answer, list) else [answer]
-
-
-def unavailable() -> GatewayError:
-    """Redis is away: try again in a second."""
-    return GatewayError("redis_unavailable", "the gateway can't reach its Redis; try again in a second", retry_after=1)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from tests.redis_server import redis_for_tests
 
 

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from model_gateway.connection import connect
 from model_gateway.events import TERMINAL
-from model_gateway.scripts import connect
 from tests.invariants import events_of
 from tests.processes import ADMIN_TOKEN, gateway, wait_until
 from tests.redis_server import RedisServer

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from gateway_api.app import create_door
 from gateway_api.serve import Ports, serving
 from gateway_api.state import FrontDoor
+from model_gateway.connection import connect
 from model_gateway.environment import Environment
-from model_gateway.scripts import connect
 from model_gateway.settings import parse_config
 from tests.api.stream_worker import ADMIN_TOKEN, HMAC_SECRET, StreamWorker
 from tests.redis_server import RedisServer

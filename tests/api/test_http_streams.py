@@ -10,7 +10,7 @@ import pytest
 
 from model_gateway.errors import GatewayError
 from model_gateway.signing import verify_reply, verify_stream
-from tests.api.stream_worker import HMAC_SECRET
+from tests.api.stream_worker import ADMIN_TOKEN, HMAC_SECRET
 from tests.processes import wait_until
 
 ASK = {"model": "echo", "messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -85,6 +85,26 @@ async def test_an_error_in_mid_stream_is_an_event_and_no_clean_end(api, worker):
     answer = await asking
     assert answer.status == 200
     assert data_of(answer.body) == [first, error]
+
+
+async def test_after_an_error_in_mid_stream_the_connection_serves_the_next_request(api, worker):
+    """The stream's end is whole, so a client may already have sent it when the connection would be closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.ports.http)
+    try:
+        writer.write(_raw("POST /v1/chat/completions", orjson.dumps(ASK)))
+        taken = await worker.take()
+        await taken.chunk("half a")
+        await taken.error(GatewayError("upstream_truncated", "cut off"))
+        assert b"upstream_truncated" in await reader.readuntil(b"0\r\n\r\n")
+        writer.write(_raw("GET /health/live", b""))
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    finally:
+        writer.close()
+
+
+def _raw(asked: str, body: bytes) -> bytes:
+    lines = f"{asked} HTTP/1.1", "Host: x", f"Authorization: Bearer {ADMIN_TOKEN}", f"Content-Length: {len(body)}"
+    return "\r\n".join((*lines, "", "")).encode() + body
 
 
 async def test_the_sdk_raises_for_an_error_in_mid_stream(sdk, worker):

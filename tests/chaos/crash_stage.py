@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from model_gateway import GatewayError
 from model_gateway.agent_client import GatewayClient
+from model_gateway.connection import connect
 from model_gateway.events import CHARGING
-from model_gateway.scripts import connect
 from tests.chaos.fault_models import KEYS, LIMIT, NANO_PER_TOKEN, SECRETS, Provider, config_of, lonely_agent
 from tests.chaos.life_rules import MODELS, NEVER_RUN, Life, rest_of, told_of
 from tests.invariants import check_budget, check_idle, events_of

@@ -12,10 +12,11 @@ from gateway_worker.records import Admission, Ended, Entry, Gate, LeaseLostError
 from gateway_worker.transitions import RUNNING_TTL_MS, Transitions
 from model_gateway.client import StreamClient
 from model_gateway.clock import SetClock
+from model_gateway.connection import connect
 from model_gateway.envelope import Envelope
 from model_gateway.ledger import initialise
 from model_gateway.money import Usage
-from model_gateway.scripts import Scripts, connect, load_script
+from model_gateway.scripts import Scripts, load_script
 from model_gateway.settings import GatewayConfig, parse_config
 from model_gateway.streams import GROUP, Keys
 from tests.chaos.ledger_comparison import Comparison

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 
 from model_gateway.agent_client import GatewayClient
+from model_gateway.connection import connect
 from model_gateway.events import CHARGING
-from model_gateway.scripts import connect
 from tests.chaos.fault_models import KEYS, LIMIT, NANO_PER_TOKEN, SECRETS, Provider, config_of, lonely_agent, submitted
 from tests.invariants import check_idle, events_of
 from tests.processes import ADMIN_TOKEN, Gateway, Part, gateway, wait_until

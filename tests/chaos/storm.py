@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from gateway_cli.embedded import AppendFsync
 from model_gateway.agent_client import GatewayClient
+from model_gateway.connection import connect
 from model_gateway.money import nano_from_usd
-from model_gateway.scripts import connect
 from tests.chaos.paid_provider import NANO_PER_TOKEN, RunningProvider, paid_provider
 from tests.chaos.scale import SEED, scaled
 from tests.chaos.trouble import WORKERS

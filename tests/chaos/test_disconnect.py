@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 import pytest_asyncio
 
+from model_gateway.connection import connect
 from model_gateway.events import CHARGING, TERMINAL
-from model_gateway.scripts import connect
 from tests.chaos.leaving_client import STREAMS, WHOLES, Client
 from tests.chaos.scale import SEED, scaled
 from tests.invariants import KEYS, check_idle, events_of

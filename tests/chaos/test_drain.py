@@ -12,8 +12,8 @@ import aiohttp
 import orjson
 import pytest
 
+from model_gateway.connection import connect
 from model_gateway.events import TERMINAL
-from model_gateway.scripts import connect
 from tests.chaos.scale import SEED, scaled
 from tests.invariants import KEYS, check_budget, check_idle, events_of
 from tests.processes import ADMIN_TOKEN, gateway, wait_until

@@ -13,8 +13,8 @@ import pytest
 from gateway_worker import transitions
 from model_gateway import GatewayError
 from model_gateway.agent_client import GatewayClient
+from model_gateway.connection import connect
 from model_gateway.events import CHARGING
-from model_gateway.scripts import connect
 from tests.chaos.scale import FULL, scaled
 from tests.invariants import KEYS, check_budget, check_idle, events_of
 from tests.processes import Gateway, Part, gateway, wait_until

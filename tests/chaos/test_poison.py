@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import orjson
 import pytest
 
+from model_gateway.connection import connect
 from model_gateway.events import TERMINAL
-from model_gateway.scripts import connect
 from tests.chaos.asking import ask_agent, ask_http
 from tests.chaos.scale import scaled
 from tests.invariants import KEYS, check_budget, check_idle, events_of

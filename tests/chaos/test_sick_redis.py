@@ -10,8 +10,8 @@ import sys
 import aiohttp
 import pytest
 
+from model_gateway.connection import connect
 from model_gateway.events import CHARGING, TERMINAL
-from model_gateway.scripts import connect
 from tests.chaos.asking import ask_agent, ask_http
 from tests.chaos.scale import scaled
 from tests.invariants import KEYS, check_budget, check_idle, check_money, check_rest, events_of

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from model_gateway import GatewayError
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from tests.invariants import KEYS, check_idle, events_of
 from tests.processes import ADMIN_TOKEN, gateway, wait_until
 from tests.redis_server import own_redis

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any, cast
 
-from model_gateway.scripts import AWAY, connect
+from model_gateway.connection import AWAY, connect
 from tests.invariants import KEYS, check_budget
 from tests.processes import Gateway, Part
 from tests.redis_server import RedisServer

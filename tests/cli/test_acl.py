@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from gateway_cli.acl import acl_line, acl_lines
 from gateway_cli.embedded import password_sha256
 from model_gateway.client import StreamClient
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from model_gateway.settings import Agent, ConfigError, parse_config
 from model_gateway.streams import Keys
 from tests.redis_server import RedisServer

@@ -12,8 +12,8 @@ from redis.exceptions import AuthenticationError
 
 from gateway_cli.embedded import HOST, EmbeddedServer, running_url, wait_until_answering
 from gateway_cli.ports import ReservedPort
+from model_gateway.connection import connect
 from model_gateway.fleet import durability_problems
-from model_gateway.scripts import connect
 from model_gateway.settings import ConfigError
 from tests.redis_server import RedisServer
 

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from gateway_cli.embedded import wait_until_answering
+from model_gateway.connection import connect
 from model_gateway.fleet import durability_problems
 from model_gateway.ledger import is_initialised
-from model_gateway.scripts import connect
 from model_gateway.streams import Keys
 from tests.deploy.containers import Containers
 from tests.deploy.deployment import compose, filled

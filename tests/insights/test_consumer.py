@@ -16,9 +16,9 @@ from gateway_insights.texts import Texts
 from gateway_insights.writes import CursorMovedError, cursor, write
 from gateway_worker.janitor import Janitor
 from model_gateway.clock import SetClock
+from model_gateway.connection import connect as connect_redis
 from model_gateway.insights import GROUP
 from model_gateway.scripts import Scripts
-from model_gateway.scripts import connect as connect_redis
 from model_gateway.settings import Insights, Retention
 from model_gateway.tasks import background
 from tests.insights.event_maker import KEYS, TUESDAY, EventMaker, ask

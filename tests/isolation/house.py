@@ -17,8 +17,8 @@ from gateway_cli.acl import acl_line
 from gateway_cli.embedded import AppendFsync, password_sha256
 from model_gateway.agent_client import GatewayClient
 from model_gateway.clock import Clock
+from model_gateway.connection import connect
 from model_gateway.envelope import Envelope, new_request_id
-from model_gateway.scripts import connect
 from model_gateway.settings import Agent
 from model_gateway.streams import Keys
 from tests.invariants import check_idle, events_of

@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from gateway_worker.ingress import Ingress, Waiting
 from model_gateway import GatewayError
 from model_gateway.clock import Clock
+from model_gateway.connection import connect
 from model_gateway.envelope import Envelope
 from model_gateway.replies import ReplyReader
-from model_gateway.scripts import Scripts, connect
+from model_gateway.scripts import Scripts
 from model_gateway.settings import GatewayConfig, parse_config
 from model_gateway.streams import GROUP
 from tests.isolation.house import HOSTILE_SECRET, INGRESS, KEYS, SENDER, envelope

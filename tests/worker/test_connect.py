@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from model_gateway.streams import Keys
 from tests.redis_proxy import Fault, Moment, RedisProxy, cut
 

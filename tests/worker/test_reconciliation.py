@@ -10,9 +10,10 @@ import pytest
 
 from model_gateway import GatewayError
 from model_gateway.clock import Clock
+from model_gateway.connection import connect
 from model_gateway.ledger import budget_stats
 from model_gateway.replay import read_ledger
-from model_gateway.scripts import Scripts, connect
+from model_gateway.scripts import Scripts
 from model_gateway.settings import Budget
 from tests.invariants import KEYS, check_budget, check_idle, events_of
 from tests.processes import gateway, wait_until

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from model_gateway import GatewayError
-from model_gateway.scripts import connect
+from model_gateway.connection import connect
 from tests.invariants import check_idle
 from tests.processes import gateway, wait_until
 from tests.redis_server import own_redis
