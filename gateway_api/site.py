@@ -38,7 +38,7 @@ class _Connection(web.RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             # From the connection's or the last response's end until a whole header is there.
-            keepalive_timeout=limits.read_seconds,
+            keepalive_timeout=limits.keepalive_seconds,
             max_headers=_MAX_HEADERS,
             max_line_size=_MAX_URL_BYTES,
             max_field_size=_MAX_HEADER_BYTES,

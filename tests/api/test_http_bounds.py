@@ -14,6 +14,10 @@ SLOW = """
 models: {echo: {provider: echo, free: true}}
 limits: {read_seconds: 0.2}
 """
+SHORT = """
+models: {echo: {provider: echo, free: true}}
+limits: {keepalive_seconds: 0.2}
+"""
 FEW = """
 models: {echo: {provider: echo, free: true}}
 limits: {connections: 2}
@@ -26,10 +30,18 @@ async def connect(api):
 
 
 async def test_a_client_that_does_not_finish_its_header_is_cut_off(start, worker):
-    async with start(SLOW) as api:
+    async with start(SHORT) as api:
         reader, writer = await connect(api)
         writer.write(HEAD)
         assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_connection_that_was_answered_and_asks_no_more_is_closed(start, worker):
+    async with start(SHORT) as api:
+        reader, writer = await connect(api)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         writer.close()
 
 
