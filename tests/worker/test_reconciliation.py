@@ -11,6 +11,7 @@ import pytest
 from model_gateway import GatewayError
 from model_gateway.clock import Clock
 from model_gateway.connection import connect
+from model_gateway.fleet import live_workers
 from model_gateway.ledger import budget_stats
 from model_gateway.replay import read_ledger
 from model_gateway.scripts import Scripts
@@ -84,12 +85,23 @@ async def told(redis, kind):
     return [event for event in await events_of(redis) if event["event_type"] == kind]
 
 
+async def heard(redis):
+    """The worker knows of all that was settled: an answer that it still waits for would be asked for again."""
+    newest = (await events_of(redis))[-1]["ts"]
+
+    async def says_so():
+        return all(state.at_ms > newest and not state.in_use for state in await live_workers(redis, KEYS))
+
+    await wait_until(says_so)
+
+
 async def test_charges_that_redis_lost_are_charged_again_and_the_gap_is_listed(server, redis, house, agent):
     await house.start_worker()
     await ask(agent, "kept")
     size = size_of(server)
     await ask(agent, "lost-1", "lost-2")
     before = await read_ledger(redis, KEYS)
+    await heard(redis)
     await cut_back(server, size)
     (gap,) = await wait_until(lambda: told(redis, "model.ledger.gap"))
     assert await read_ledger(redis, KEYS) == before
@@ -110,6 +122,7 @@ async def test_what_is_still_reserved_is_charged_once_by_whoever_takes_it_over(s
     size = size_of(server)
     upstream.release()
     await asking
+    await heard(redis)
     await cut_back(server, size)
     await wait_until(lambda: told(redis, "model.request.unknown"))
     ends = await wait_until(lambda: told(redis, "model.request.complete"))
@@ -165,6 +178,7 @@ async def test_what_was_charged_again_is_not_charged_again_by_the_next_restart(s
     size = size_of(server)
     await ask(agent, "lost-1", "lost-2")
     before = await read_ledger(redis, KEYS)
+    await heard(redis)
     await cut_back(server, size)
     await wait_until(lambda: told(redis, "model.ledger.gap"))
     server.stop()
@@ -202,6 +216,7 @@ async def test_a_hard_limit_that_was_passed_unknowingly_is_told_as_an_overrun(se
     size = size_of(server)
     await ask(agent, "lost")
     spent = sum((await read_ledger(redis, KEYS)).values())
+    await heard(redis)
     worker.send(signal.SIGSTOP)
     await cut_back(server, size)
     window = (await budget_stats(Scripts(redis, Clock()), KEYS, Budget()))["date"]
