@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,15 @@ from redis.asyncio import Redis
 
 from model_gateway.connection import connect
 from tests.redis_server import redis_for_tests
+
+gc.disable()  # until everything is collected
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

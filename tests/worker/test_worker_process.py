@@ -233,31 +233,40 @@ def without_body(fields):
     return {name: value for name, value in fields.items() if name != "body"}
 
 
-@pytest.mark.parametrize(
-    ("change", "reason", "answered"),
-    [
-        (lambda fields: {**fields, "sig": "0" * 64}, "bad signature", False),
-        (lambda fields: {**fields, "sig": ""}, "unsigned", False),
-        (forged, "bad signature", False),
-        (without_body, "malformed: missing body", False),
-        (lambda _: {"hello": b"\xff\x00"}, "malformed: missing", False),
-        (lambda fields: {**fields, "from": "agent-nobody"}, "unknown sender", False),
-        (lambda _: envelope("old", ts=1_000_000).fields(AGENT_SECRET), "stale", True),
-        (lambda _: envelope("r:1").fields(AGENT_SECRET), "malformed: id", False),
-        (lambda _: envelope(ts=Clock().now_ms() + 3_600_000).fields(AGENT_SECRET), "stale", True),
-    ],
-)
-async def test_an_entry_that_can_not_be_run_goes_to_the_dead_letters_and_the_worker_goes_on(
-    house, agent, change, reason, answered
-):
+UNFIT = [
+    (lambda fields: {**fields, "sig": "0" * 64}, "bad signature"),
+    (lambda fields: {**fields, "sig": ""}, "unsigned"),
+    (forged, "bad signature"),
+    (without_body, "malformed: missing body"),
+    (lambda _: {"hello": b"\xff\x00"}, "malformed: missing"),
+    (lambda fields: {**fields, "from": "agent-nobody"}, "unknown sender"),
+    (lambda _: envelope("r:1").fields(AGENT_SECRET), "malformed: id"),
+    (lambda _: envelope("old", ts=1_000_000).fields(AGENT_SECRET), "stale"),
+    (lambda _: envelope("early", ts=Clock().now_ms() + 3_600_000).fields(AGENT_SECRET), "stale"),
+]
+ANSWERED = {"old", "early"}
+
+
+async def test_an_entry_that_can_not_be_run_goes_to_the_dead_letters_and_the_worker_goes_on(house, agent):
     await house.start_worker()
-    await house.redis.xadd(KEYS.requests, change(envelope().fields(AGENT_SECRET)))
-    await wait_until(lambda: house.redis.xlen(KEYS.dead))
-    [[_, letter]] = await house.redis.xrange(KEYS.dead)
-    assert letter[b"reason"].decode().startswith(reason)
-    assert bool(await house.redis.xlen(KEYS.replies("agent-test"))) == answered
+    reasons = {}
+    for change, reason in UNFIT:
+        entry = await house.redis.xadd(KEYS.requests, change(envelope().fields(AGENT_SECRET)))
+        reasons[entry] = reason
+    await wait_until(dead_letters(house.redis, len(UNFIT)))
+    letters = {letter[b"entry"]: letter[b"reason"].decode() for _, letter in await house.redis.xrange(KEYS.dead)}
+    assert not [entry for entry, reason in reasons.items() if not letters[entry].startswith(reason)]
+    replies = await house.redis.xrange(KEYS.replies("agent-test"))
+    assert {fields[b"id"].decode() for _, fields in replies} == ANSWERED
     assert await agent.complete(model="echo", messages=HELLO)
     assert len([event for event in await events_of(house.redis) if event["event_type"] in TERMINAL]) == 1
+
+
+def dead_letters(redis, count):
+    async def are_there():
+        return await redis.xlen(KEYS.dead) == count
+
+    return are_there
 
 
 async def test_an_id_that_is_sent_twice_is_paid_once_and_answered_twice(house, agent, upstream):
@@ -276,22 +285,28 @@ async def _nothing_pending(redis):
     return group["lag"] == 0 and group["pending"] == 0
 
 
-@pytest.mark.parametrize(
-    ("body", "model", "code"),
-    [
-        (b"{", "echo", "invalid_json"),
-        (b"{}", "echo", "missing_required_parameter"),
-        (b'{"messages":[{"role":"user","content":"x"}]}', "nope", "model_not_found"),
-        (b'{"messages":[{"role":"user","content":"x"}],"max_tokens":101}', "echo", "invalid_value"),
-    ],
-)
-async def test_a_bad_request_on_the_stream_is_answered_without_a_reservation(house, body, model, code):
+BAD = {
+    "invalid_json": (b"{", "echo"),
+    "missing_required_parameter": (b"{}", "echo"),
+    "model_not_found": (b'{"messages":[{"role":"user","content":"x"}]}', "nope"),
+    "invalid_value": (b'{"messages":[{"role":"user","content":"x"}],"max_tokens":101}', "echo"),
+}
+
+
+async def test_a_bad_request_on_the_stream_is_answered_without_a_reservation(house):
     await house.start_worker()
-    await house.redis.xadd(KEYS.requests, envelope(body=body, model=model).fields(AGENT_SECRET))
-    [failed] = await wait_until(lambda: _terminal(house.redis, "failed"))
-    assert failed["error_code"] == code
+    for code, (body, model) in BAD.items():
+        await house.redis.xadd(KEYS.requests, envelope(code, body=body, model=model).fields(AGENT_SECRET))
+
+    async def all_failed():
+        failed = [event for event in await events_of(house.redis) if event["event_type"] == "model.request.failed"]
+        return len(failed) == len(BAD) and failed
+
+    assert {event["request_id"]: event["error_code"] for event in await wait_until(all_failed)} == {
+        code: code for code in BAD
+    }
     assert not [event for event in await events_of(house.redis) if event["event_type"] == "model.request.start"]
-    await check_idle(house.redis, LIMIT, {"r1"})
+    await check_idle(house.redis, LIMIT, set(BAD))
 
 
 async def test_work_goes_on_after_redis_lost_the_consumer_group(house, agent):
