@@ -13,7 +13,7 @@ from gateway_api.app import create_door
 from gateway_api.serve import serving
 from gateway_api.state import FrontDoor
 from model_gateway.environment import Environment
-from model_gateway.process import allow_connections, log_to_stderr
+from model_gateway.process import allow_connections, collect_garbage_seldom, log_to_stderr
 from model_gateway.settings import ConfigError, load_config
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +31,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     allow_connections(config.limits.connections)
+    collect_garbage_seldom()
     try:
         uvloop.run(_serve(door))
     except OSError as error:

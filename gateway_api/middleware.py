@@ -48,10 +48,10 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionError:
         raise
     except Exception as error:
-        found = _gateway_error(request, error)
         if request.writer.output_size:
             raise ConnectionResetError("the reply had begun: cut it off, it must not look whole") from error
-        response = error_response(found, _request_id(request), request[DIALECT])
+        # No name for the error beside ``error``, which goes with this block: another would hold it, and it this frame.
+        response = error_response(_gateway_error(request, error), _request_id(request), request[DIALECT])
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
         return response

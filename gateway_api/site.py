@@ -47,7 +47,7 @@ class _Connection(web.RequestHandler):
         )
         self._traffic = traffic
         self._most = limits.connections
-        self._entrance = None if refusals is None else Entrance(refusals, self)
+        self._entrance: Entrance | None = None if refusals is None else Entrance(refusals, self)
 
     def connection_made(self, transport: Any) -> None:
         """Count it; one too many is handed to who says so."""
@@ -63,6 +63,7 @@ class _Connection(web.RequestHandler):
         self._traffic.connections -= 1
         if self._entrance is not None:
             self._entrance.close()
+            self._entrance = None  # it refers to this connection
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

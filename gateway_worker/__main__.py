@@ -8,7 +8,7 @@ import uvloop
 
 from gateway_worker.app import serve
 from model_gateway.environment import Environment
-from model_gateway.process import allow_connections, log_to_stderr
+from model_gateway.process import allow_connections, collect_garbage_seldom, log_to_stderr
 from model_gateway.settings import ConfigError, load_config
 
 
@@ -20,6 +20,7 @@ def main() -> int:
         environment.require("REDIS_URL", "HMAC_SECRET")
         config = load_config(environment.config_path)
         allow_connections(sum(row.max_concurrency for row in config.models.values()))
+        collect_garbage_seldom()
         uvloop.run(serve(environment, config))
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -128,12 +129,12 @@ class StreamClient:
             self._reader.forget(request_id, queue)
             raise
         exchange = Exchange(
-            request_id, past, queue, lambda: self._forget(exchange, queue), lambda: self._cancel(principal, request_id)
+            request_id, past, queue, partial(self._forget, queue), partial(self._cancel, principal, request_id)
         )
         self._exchanges[exchange] = envelope
         return exchange
 
-    def _forget(self, exchange: Exchange, queue: asyncio.Queue[Reply]) -> None:
+    def _forget(self, queue: asyncio.Queue[Reply], exchange: Exchange) -> None:
         self._reader.forget(exchange.request_id, queue)
         self._exchanges.pop(exchange, None)
 

@@ -21,7 +21,7 @@ class Exchange:
         request_id: str,
         past: list[Reply],
         queue: asyncio.Queue[Reply],
-        forget: Callable[[], None],
+        forget: Callable[[Exchange], None],
         ask_to_cancel: Callable[[], Any],
     ) -> None:
         self.request_id = request_id
@@ -41,7 +41,7 @@ class Exchange:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._forget()
+        self._forget(self)
 
     async def next(self, timeout: float) -> Reply:  # noqa: ASYNC109 - the caller's bound on one wait
         """The next entry of the reply.

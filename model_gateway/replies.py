@@ -21,6 +21,9 @@ DUPLICATE = b"duplicate"
 """The kind of an entry that is no reply: its id was sent before, and ``first`` says where the replies to it begin."""
 
 _COUNT = 512
+_IN_ONE_TURN = 16
+"""Replies that are handed out before whoever else waits for the event loop has a turn."""
+
 _RETRY_SECONDS = 0.2
 
 
@@ -160,12 +163,14 @@ class ReplyReader:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for _, entries in found or ():
-                for entry, fields in entries:
+                for number, (entry, fields) in enumerate(entries, 1):
                     self._after = entry
                     if fields.get(b"kind") == DUPLICATE:
                         await self._deliver_past(fields)
                     else:
                         self._deliver(entry, fields)
+                    if number % _IN_ONE_TURN == 0:
+                        await asyncio.sleep(0)
 
     async def _read_on(self, *, now: bool) -> Any:
         """What comes next; ``now``: without waiting for it, to see whether Redis answers."""

@@ -27,6 +27,8 @@ _PASSING: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
 """Further errors that say that Redis can't now, for which redis-py has no class; BUSYGROUP is none of them."""
 
 _BATCH: Final = 128
+_IN_ONE_TURN: Final = 16
+"""Answers that are handed out before whoever else waits for the event loop has a turn."""
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
 
@@ -137,9 +139,11 @@ class Scripts:
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             answers = [error] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True), 1):
             if not future.done():
                 future.set_result(answer)
+            if number % _IN_ONE_TURN == 0:
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Wait for the round trip under way."""
