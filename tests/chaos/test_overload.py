@@ -84,9 +84,8 @@ async def test_what_is_refused_never_reaches_the_stream_and_what_is_accepted_is_
 
 @pytest.mark.skipif(not FULL, reason="measures time: only in the long form, alone on the machine")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("factor", "aim", "least"), [(2.0, 0.9, 0.75), (5.0, 0.8, 0.65)])
-async def test_goodput_stays_near_the_peak(redis, redis_url, tmp_path, record_property, factor, aim, least):
-    """The aims are missed on two cores that the load shares (docs/guarantees.md): what was reached is held here."""
+@pytest.mark.parametrize(("factor", "least"), [(2.0, 0.9), (5.0, 0.8)])
+async def test_goodput_stays_near_the_peak(redis, redis_url, tmp_path, record_property, factor, least):
     async with gateway(redis, redis_url, tmp_path, PEAK_CONFIG) as house:
         pids = {name: (await house.start_worker(name)).process.pid for name in ("w1", "w2")}
         pids["front door"] = (await house.start_api()).process.pid
@@ -94,9 +93,8 @@ async def test_goodput_stays_near_the_peak(redis, redis_url, tmp_path, record_pr
     record_property("fault", f"{factor:g} x the peak for 60 s")
     for name, value in found.figures().items():
         record_property(name, value)
-    record_property("share aimed at", aim)
     assert found.late == 0
-    assert found.broken <= 0.002 * found.refused
+    assert found.broken == 0
     assert found.share >= least
-    assert found.refused_under_50_ms >= 0.6
+    assert found.refused_under_50_ms >= 0.98
     assert found.recovery_seconds <= 5
