@@ -39,11 +39,11 @@ def connect(redis_url: str, *, read_timeout: float = COMMAND_TIMEOUT) -> Redis:
         health_check_interval=0,
     )
     pool = client.connection_pool
-    pool.connection_class = _saying_that_it_is_closed(pool.connection_class)
+    pool.connection_class = _that_says_it_is_closed(pool.connection_class)
     return client
 
 
-def _saying_that_it_is_closed(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+def _that_says_it_is_closed(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """The same kind of connection, TCP, TLS or Unix, over whatever event loop."""
 
     class Plain(kind):  # type: ignore[misc, valid-type]
@@ -51,20 +51,23 @@ def _saying_that_it_is_closed(kind: type[AbstractConnection]) -> type[AbstractCo
             try:
                 await super().send_packed_command(*args, **kwargs)
             except RuntimeError as error:
-                raise _closed(error) from error
+                _raise_if_closed(error)
+                raise
 
         async def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().read_response(*args, **kwargs)
             except RuntimeError as error:
-                raise _closed(error) from error
+                _raise_if_closed(error)
+                raise
 
     return Plain
 
 
-def _closed(error: RuntimeError) -> RedisConnectionError:
+def _raise_if_closed(error: RuntimeError) -> None:
     """Transports of asyncio raise OSErrors once they are closed, which redis-py knows; uvloop's a RuntimeError."""
-    return RedisConnectionError(f"the connection to Redis was closed: {error}")
+    if "closed" in str(error):
+        raise RedisConnectionError(f"the connection to Redis was closed: {error}") from error
 
 
 def unavailable() -> GatewayError:
