@@ -232,7 +232,7 @@ FURTHER: Final = (
     ),
     Mutant(
         "redis-py's retries are left on",
-        "model_gateway/scripts.py",
+        "model_gateway/connection.py",
         "retry=Retry(NoBackoff(), 0),",
         "retry=Retry(NoBackoff(), 3),",
         "tests/worker/test_connect.py::test_a_write_whose_answer_is_lost_is_not_sent_again_behind_our_back",
