@@ -35,7 +35,6 @@ PEAK_SECONDS = 5.0
 CALM_SECONDS = 10.0
 SETTLE_SECONDS = 2.0
 BUCKET_SECONDS = 0.5
-IN_A_ROW = 3
 RECOVERED = 1.5
 PROMPT_MS = 50.0
 CONFIG = """
@@ -60,7 +59,7 @@ class Found:
         refused_p99_ms: how long that took.
         refused_under_50_ms: the part of them that was told so soon.
         late: requests without an answer within 5 s; ``broken``: without a proper one.
-        recovery_seconds: until all were answered, and the p99 was within 1.5 times of that before, for 1.5 seconds.
+        recovery_seconds: until the p99 was within 1.5 times of that before.
         cpu_us: of all processes of the gateway, for each good answer, what refusals cost included; see ``find_peak``.
         memory_mb: of each process, resident: first, highest, last.
     """
@@ -161,17 +160,16 @@ def of(done: Arrivals, kind: str, start: float, end: float) -> list[float]:
 
 
 def _recovery_seconds(done: Arrivals, end: float, before_ms: float) -> float:
-    """Seconds from the overload's end until some half seconds in a row were as before."""
-    good = 0
+    """Seconds from the overload's end to the last half second that was not yet as before."""
+    last = 0.0
     for step in range(int(CALM_SECONDS / BUCKET_SECONDS)):
         start = end + step * BUCKET_SECONDS
         stop = start + BUCKET_SECONDS
         due = sum(start <= at < stop for at in done.at)
         answered = of(done, OK, start, stop)
-        good = good + 1 if len(answered) == due and p99(answered) <= RECOVERED * before_ms else 0
-        if good == IN_A_ROW:
-            return (step + 1 - good) * BUCKET_SECONDS
-    return float("inf")
+        if len(answered) < due or p99(answered) > RECOVERED * before_ms:
+            last = stop - end
+    return last
 
 
 async def main(seconds: float, factors: list[float], given_peak: float) -> None:

@@ -31,13 +31,13 @@ _LINGER_SECONDS: Final = 2.0
 class _Connection(web.RequestHandler):
     """One connection, counted; what is not HTTP gets an error in OpenAI's shape."""
 
-    __slots__ = ("_entrance", "_most", "_traffic")
+    __slots__ = ("_entrance", "_header_timer", "_most", "_read_seconds", "_traffic")
 
     def __init__(self, server: web.Server, traffic: Traffic, limits: Limits, refusals: Refusals | None) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            # From the connection's or the last response's end until a whole header is there.
+            # From the last response on, while nothing more is asked.
             keepalive_timeout=limits.keepalive_seconds,
             max_headers=_MAX_HEADERS,
             max_line_size=_MAX_URL_BYTES,
@@ -47,6 +47,8 @@ class _Connection(web.RequestHandler):
         )
         self._traffic = traffic
         self._most = limits.connections
+        self._read_seconds = limits.read_seconds
+        self._header_timer: asyncio.TimerHandle | None = None
         self._entrance: Entrance | None = None if refusals is None else Entrance(refusals, self)
 
     def connection_made(self, transport: Any) -> None:
@@ -57,6 +59,7 @@ class _Connection(web.RequestHandler):
             return
         self._traffic.connections += 1
         super().connection_made(transport)
+        self._await_header()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out."""
@@ -64,6 +67,7 @@ class _Connection(web.RequestHandler):
         if self._entrance is not None:
             self._entrance.close()
             self._entrance = None  # it refers to this connection
+        self._header_is_here()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -74,8 +78,23 @@ class _Connection(web.RequestHandler):
             if answers and self.transport is not None:
                 self.transport.write(answers)
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                self._header_is_here()
         if data:
             super().data_received(data)
+            if self._messages:
+                self._header_is_here()
+            elif self._waiter is not None and not self._waiter.done():
+                self._await_header()
+
+    def _await_header(self) -> None:
+        """Once a connection or a header has begun, the header's end must come."""
+        if self._header_timer is None:
+            self._header_timer = self._loop.call_later(self._read_seconds, self.force_close)
+
+    def _header_is_here(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def handle_error(
         self,

@@ -337,8 +337,8 @@ class Limits(_Section):
     body_bytes: Annotated[int, Field(gt=0, le=2**30)] = 20 * 2**20
     connections: Annotated[int, Field(gt=0)] = 4096
     choices: Annotated[int, Field(gt=0, le=128)] = Field(16, description="the largest n")
-    read_seconds: Seconds = Field(30.0, description="time to send a request's body")
-    keepalive_seconds: Seconds = Field(75.0, description="how long a connection may be idle, or its next header take")
+    read_seconds: Seconds = Field(30.0, description="time to send a request's header and body")
+    keepalive_seconds: Seconds = Field(75.0, description="how long a connection may be idle")
 
 
 class Metrics(_Section):

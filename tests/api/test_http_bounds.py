@@ -30,10 +30,27 @@ async def connect(api):
 
 
 async def test_a_client_that_does_not_finish_its_header_is_cut_off(start, worker):
-    async with start(SHORT) as api:
+    async with start(SLOW) as api:
         reader, writer = await connect(api)
         writer.write(HEAD)
         assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_client_that_says_nothing_is_cut_off(start, worker):
+    async with start(SLOW) as api:
+        reader, writer = await connect(api)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_later_request_s_header_has_the_same_time(start, worker):
+    async with start(SLOW) as api:
+        reader, writer = await connect(api)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.write(HEAD)
+        assert HEAD not in await reader.read()
         writer.close()
 
 
